@@ -43,6 +43,7 @@ from msd.broker.supervision.until_done import (
 from msd.broker.supervision.worker_record import WorkerRecord
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
+from msd.broker.tracking.receivers import Receivers
 from msd.wire.config.settings import Config
 from msd.wire.errors import MsdError, UsageError
 from msd.wire.net.endpoints import Endpoint
@@ -51,6 +52,7 @@ from msd.wire.net.ports import hold_port
 from msd.wire.protocol.child_messages import Indexed, ShareSettings
 from msd.wire.protocol.messages import (
     Accepted,
+    Announce,
     Complaint,
     ControlRequest,
     Done,
@@ -154,6 +156,7 @@ class Broker:
                     reap_orphans({*self._processes.pids, *self._shared_files.pids, *self._local_console.pids})
             self._shared_files.pass_time(now)
             self._reaching.pass_time(now)
+            self._receivers.pass_time(now)
             self._listeners.check_keys(now)
             self._local_console.check_foreground()
         self._output.announce(self._stopped_line())
@@ -203,6 +206,8 @@ class Broker:
         at_close(self._listeners.close)
         self._reaching = Reaching(context, self._listeners.keys, self._poll_loop, self._on_reach_tried)
         at_close(self._reaching.close)
+        self._receivers = Receivers(context, self._listeners.keys, self._poll_loop)
+        at_close(self._receivers.close)
         self._folder = make_folder(config.control)
         at_close(remove_folder, self._folder)
         endpoint = self._listeners.open_local_control(self._folder)
@@ -258,13 +263,14 @@ class Broker:
                 self._send_order(number, Order(wanted=wanted, edition=edition))
             case supervisor_events.SendQuit(number):
                 self._send_order(number, QuitOrder())
-            case supervisor_events.Reach(number, epoch, endpoint, key):
-                advertised = Endpoint.parse(endpoint)
+            case supervisor_events.Reach(number, epoch, url, key):
+                advertised = Endpoint.parse(url)
                 if advertised.is_loopback and not self._config.status.is_loopback:
-                    self._on_reach_tried(number, epoch, ONLY_THIS_MACHINE)
+                    self._on_reach_tried((number, epoch), ONLY_THIS_MACHINE)
                 else:
                     host = self._supervisor.workers[number].host
-                    self._reaching.start(number, epoch, advertised.replace_wildcard(host), key)
+                    endpoint = advertised.replace_wildcard(host)
+                    self._reaching.start((number, epoch), endpoint, key, lambda welcome: welcome.epoch == epoch)
             case supervisor_events.Kill(number):
                 self._processes.kill(number)
             case supervisor_events.Abandon(number):
@@ -400,7 +406,8 @@ class Broker:
         self._snapshot_builder.forget(number)
         self._event_log.forget(number)
 
-    def _on_reach_tried(self, number: int, epoch: int, reason: str) -> None:
+    def _on_reach_tried(self, run: tuple[int, int], reason: str) -> None:
+        number, epoch = run
         worker = self._supervisor.workers.get(number)
         if worker is None:
             return  # It has left meanwhile.
@@ -483,6 +490,10 @@ class Broker:
             case Quit(rid=rid):
                 peer.send(Accepted(rid=rid))
                 self._shut_down(0, "by msd quit")
+            case Announce(admitted=digest):
+                peer.send(self._receivers.announce(request, sender, now))
+                if digest and digest != (admitted := self._listeners.admitted()).digest:
+                    peer.send(admitted)
             case Done(rid=rid, session=session):
                 peer.send(Accepted(rid=rid))
                 self._update_until_done(ClientDone(ServedSession(session, sender.key)), now)
@@ -518,6 +529,7 @@ class Broker:
             self._next_sample,
             self._shared_files.next_deadline(now),
             self._reaching.next_deadline(now),
+            self._receivers.next_deadline(now),
             self._toggles.next_deadline(now),
             self._supervisor.next_deadline(now),
             self._downloads.next_deadline(now),

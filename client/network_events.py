@@ -12,8 +12,11 @@ from typing import Protocol
 from msgspec import Struct
 
 from msd.wire.net.contacts import Probed
-from msd.wire.protocol.messages import Correlated, DataReply, Status, Welcome
+from msd.wire.protocol.messages import Admitted, Correlated, DataReply, Holders, Status, Welcome
 from msd.wire.protocol.states import ConnectionRefusal
+
+#: The number of the first peer: above those of all workers.
+FIRST_PEER = 2000
 
 
 class Payload(Protocol):
@@ -97,4 +100,27 @@ class Unban(Struct, frozen=True):
     worker: int
 
 
-NetworkEvent = SnapshotReceived | StatusRefused | ConnectionOpened | ConnectionClosed | ReplyReceived | Probed
+class AnnounceAnswered(Struct, frozen=True):
+    """Server 5 has answered an announcement of this receiver."""
+
+    answer: Holders
+
+
+class KeysAdmitted(Struct, frozen=True):
+    """Server 5 has sent the keys that may get units from this receiver."""
+
+    admitted: Admitted
+
+
+ConnectionEvent = ConnectionOpened | ConnectionClosed | ReplyReceived
+NetworkEvent = SnapshotReceived | StatusRefused | ConnectionEvent | AnnounceAnswered | KeysAdmitted | Probed
+
+
+def sender_name(number: int) -> str:
+    """Returns what a worker or a peer is called in events: its number, or "peer 1"."""
+    return f"peer {number - FIRST_PEER + 1}" if is_peer(number) else str(number)
+
+
+def is_peer(number: int) -> bool:
+    """True if this is the number of another receiver that passes on what it has, and not that of a worker."""
+    return number >= FIRST_PEER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msd.client.network.pool import ConnectionPool
 from msd.client.network_events import ConnectionOpened, NetworkEvent
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Welcome
+from msd.wire.protocol.messages import PASSES_ON, PROTOCOL_VERSION, Welcome
 
 
 def opened(
@@ -15,9 +15,18 @@ def opened(
     files: int = 1,
     version: int = PROTOCOL_VERSION,
     round_trip: float = 0.0,
+    passes_on: bool = False,
 ) -> ConnectionOpened:
-    """The connection to a worker was opened, and these are the values in its ``welcome``."""
-    welcome = Welcome(rid=1, version=version, epoch=epoch, number=worker, files=files, catalogue=catalogue)
+    """The connection to a worker, or a receiver that ``passes_on``, was opened: these are values in its ``welcome``."""
+    welcome = Welcome(
+        rid=1,
+        version=version,
+        epoch=epoch,
+        number=worker,
+        files=files,
+        catalogue=catalogue,
+        features=[PASSES_ON] if passes_on else [],
+    )
     return ConnectionOpened(worker, welcome, round_trip)
 
 

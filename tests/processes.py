@@ -212,6 +212,11 @@ class System(Process):
         files, _ = list_files(self.servers)
         return {entry.name: entry.size for entry, _ in files if not entry.is_folder}
 
+    def ids(self) -> dict[str, str]:
+        """Returns the id of each shared file in hexadecimal digits, by name."""
+        files, _ = list_files(self.servers)
+        return {entry.name: entry.id.hex() for entry, _ in files if entry.id is not None}
+
     def worker(self, number: int) -> WorkerStatus:
         return self.status().workers[number - 1]
 

@@ -1,13 +1,14 @@
-"""Connects to workers that the broker did not start, as a client would, to see that clients can.
+"""Connects to workers that the broker did not start, and to receivers, as a client would, to see that clients can.
 
-Checks that the right worker answers: with keys, by its own key; in any case by the epoch in its ``welcome``. Decides
-nothing: see ``broker/supervision/supervisor.py``.
+Checks that the right one answers: with keys, by its own key; in any case by its ``welcome``. Decides nothing: see
+``broker/supervision/supervisor.py`` and ``broker/tracking/tracker.py``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 import zmq
 
@@ -27,60 +28,62 @@ from msd.wire.security.keys import Credentials, KeyPair
 #: Seconds that an attempt may take.
 TIMEOUT_S = 1.0
 
-#: Called with the number and the epoch of the worker, and why it was not reached; empty if it was.
-OnResult = Callable[[int, int, str], None]
+K = TypeVar("K", bound=Hashable)
 
 
-class Reaching:
-    """The attempts that are in progress. ``keys`` is the broker's pair, None without keys. Call ``close()``."""
+class Reaching(Generic[K]):
+    """The attempts that are in progress, by what the caller calls them. ``keys`` is the broker's pair, None without
+    keys. ``on_result`` is called with that name, and why the worker was not reached; empty if it was. Call ``close()``.
+    """
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         keys: KeyPair | None,
         poll_loop: PollLoop,
-        on_result: OnResult,
+        on_result: Callable[[K, str], None],
     ) -> None:
         self._context = context
         self._keys = keys
         self._poll_loop = poll_loop
         self._on_result = on_result
-        self._attempts: dict[int, _Attempt] = {}
+        self._attempts: dict[K, _Attempt] = {}
 
-    def start(self, number: int, epoch: int, endpoint: Endpoint, key: bytes) -> None:
-        """Tries to reach worker ``number``, whose own public key is ``key``, at ``endpoint``."""
-        self._end(number)
+    def start(self, name: K, endpoint: Endpoint, key: bytes, is_right: Callable[[Welcome], bool]) -> None:
+        """Tries to reach the worker whose own public key is ``key`` at ``endpoint``. ``is_right`` says whether a
+        ``welcome`` is its own.
+        """
+        self._end(name)
         credentials = Credentials(self._keys, key) if self._keys is not None and key else None
-        attempt = _Attempt(self._context, endpoint, credentials, epoch)
-        self._attempts[number] = attempt
+        attempt = _Attempt(self._context, endpoint, credentials, is_right)
+        self._attempts[name] = attempt
         for source, read in attempt.sources.items():
-            self._poll_loop.register(source, lambda read=read: self._read(number, read))  # type: ignore[misc]
+            self._poll_loop.register(source, lambda read=read: self._read(name, read))  # type: ignore[misc]
 
     def pass_time(self, now: float) -> None:
         """Ends the attempts that take too long."""
-        for number, attempt in [*self._attempts.items()]:
+        for name, attempt in [*self._attempts.items()]:
             if now >= attempt.deadline:
-                self._conclude(number, attempt.failure())
+                self._conclude(name, attempt.failure())
 
     def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
         return min((attempt.deadline for attempt in self._attempts.values()), default=None)
 
     def close(self) -> None:
-        for number in [*self._attempts]:
-            self._end(number)
+        for name in [*self._attempts]:
+            self._end(name)
 
-    def _read(self, number: int, read: Callable[[], str | None]) -> None:
+    def _read(self, name: K, read: Callable[[], str | None]) -> None:
         # An earlier source of the same attempt may have concluded it.
-        if number in self._attempts and (reason := read()) is not None:
-            self._conclude(number, reason)
+        if name in self._attempts and (reason := read()) is not None:
+            self._conclude(name, reason)
 
-    def _conclude(self, number: int, reason: str) -> None:
-        epoch = self._attempts[number].epoch
-        self._end(number)
-        self._on_result(number, epoch, reason)
+    def _conclude(self, name: K, reason: str) -> None:
+        self._end(name)
+        self._on_result(name, reason)
 
-    def _end(self, number: int) -> None:
-        if (attempt := self._attempts.pop(number, None)) is not None:
+    def _end(self, name: K) -> None:
+        if (attempt := self._attempts.pop(name, None)) is not None:
             for source in attempt.sources:
                 self._poll_loop.unregister(source)
             attempt.close()
@@ -96,9 +99,9 @@ class _Attempt:
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: Endpoint,
         credentials: Credentials | None,
-        epoch: int,
+        is_right: Callable[[Welcome], bool],
     ) -> None:
-        self.epoch = epoch
+        self._is_right = is_right
         self.deadline = time.monotonic() + TIMEOUT_S
         self._refusal: ConnectionRefusal | None = None
         self._socket = tcp_socket(context, zmq.DEALER, endpoint, credentials)
@@ -131,7 +134,7 @@ class _Attempt:
             reply = decode(frames[0].buffer, DataReply) if frames else None
         except ProtocolError:
             reply = None
-        return "" if isinstance(reply, Welcome) and reply.epoch == self.epoch else ANOTHER_ANSWERS
+        return "" if isinstance(reply, Welcome) and self._is_right(reply) else ANOTHER_ANSWERS
 
     def _read_monitor(self) -> str | None:
         for event in self._monitor.read():

@@ -12,7 +12,6 @@ import os
 import signal
 import struct
 import subprocess
-import sys
 from collections.abc import Set
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.states import WantedState
 from msd.wire.security.keys import KeyPair
-from msd.wire.sharing.child_process import close_streams, exit_reason
+from msd.wire.sharing.child_process import close_streams, exit_reason, workers_command
 
 
 class ExitedProcess(Struct, frozen=True):
@@ -72,7 +71,7 @@ class WorkerProcesses:
         )
         with self._log(number).open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "msd.workers", "serve"],
+                workers_command("serve"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

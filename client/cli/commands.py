@@ -63,6 +63,20 @@ def download(
     max_rate: Annotated[
         str | None, typer.Option("--max-rate", metavar="R", help="Maximum bytes per second, such as 5MiB.  [no limit]")
     ] = None,
+    pass_on: Annotated[
+        bool, typer.Option("--pass-on", help="Pass on to other downloads what this one has received.")
+    ] = False,
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", metavar="[HOST:]PORT", help="Where to listen for them.  [a free port from 24018 on]"),
+    ] = None,
+    max_upload: Annotated[
+        str | None, typer.Option("--max-upload", metavar="R", help="Maximum bytes per second passed on.  [no limit]")
+    ] = None,
+    keep_serving: Annotated[
+        str | None,
+        typer.Option("--keep-serving", metavar="TIME", help="Go on passing on after the end, such as 90m or 12h."),
+    ] = None,
     no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not wait until the data is on the disk.")] = False,
     no_space_check: Annotated[
         bool, typer.Option("--no-space-check", help="Begin even if the disk reports too little free space.")
@@ -93,6 +107,10 @@ def download(
         exclude=tuple(exclude or ()),
         timeout=timeout,
         max_rate=max_rate,
+        pass_on=pass_on,
+        listen=listen,
+        max_upload=max_upload,
+        keep_serving=keep_serving,
         sync=not no_sync,
         check_space=not no_space_check,
         report=report,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 from msgspec import Struct
@@ -20,6 +21,7 @@ from msd.client.storage.stream import is_standard_output, is_stream
 from msd.wire.config.cli_flags import ServerFlags
 from msd.wire.config.servers import Servers
 from msd.wire.config.settings import Config
+from msd.wire.config.toml_file import parse_duration, parse_size
 from msd.wire.errors import Interrupted, NotAllowedError, NotFoundError, UsageError
 from msd.wire.net import limits
 from msd.wire.support.malloc import keep_freed_memory
@@ -45,6 +47,10 @@ class DownloadFlags(Struct, frozen=True, kw_only=True):
     exclude: tuple[str, ...]
     timeout: float | None
     max_rate: str | None
+    pass_on: bool
+    listen: str | None
+    max_upload: str | None
+    keep_serving: str | None
     sync: bool
     check_space: bool
     report: str | None
@@ -143,6 +149,14 @@ def _selects_several(servers: Servers, flags: DownloadFlags, on_event: OnEvent) 
     return looks_like_several(servers, name, timeout=flags.timeout, on_event=on_event)
 
 
+def _parsed(flag: str, text: str | None, parse: Callable[[str], float]) -> float:
+    """Returns the value of a flag, 0 without it. Raises ``UsageError``."""
+    try:
+        return 0.0 if text is None else parse(text)
+    except ValueError as allowed:
+        raise UsageError(f"{flag} {text}: must be {allowed}") from None
+
+
 def _download_one(settings: Config, servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> Report:
     from msd.client.operations.download import download
 
@@ -161,6 +175,10 @@ def _download_one(settings: Config, servers: Servers, flags: DownloadFlags, on_e
         interval=0.0,
         memory=settings.memory,
         max_rate=settings.max_rate,
+        pass_on=flags.pass_on,
+        listen=flags.listen,
+        max_upload=_parsed("--max-upload", flags.max_upload, parse_size),
+        keep_serving=_parsed("--keep-serving", flags.keep_serving, parse_duration),
         on_event=on_event,
     )
 
@@ -184,7 +202,7 @@ def _dry_run(servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> Files
 
 
 def _download_several(settings: Config, servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> FilesReport:
-    for flag, value in {"--id": flags.id, "--sha256": flags.sha256}.items():
+    for flag, value in {"--id": flags.id, "--sha256": flags.sha256, "--pass-on": flags.pass_on or None}.items():
         if value is not None:
             raise UsageError(f"{flag} is for a single file: leave it out, or download the files one by one")
     if flags.output is not None and is_stream(flags.output):
@@ -221,6 +239,10 @@ def _check(flags: DownloadFlags, *, to_stdout: bool) -> None:
             raise UsageError(f"{flag} {seconds:g}: must be more than 0 seconds")
     if flags.json and to_stdout:
         raise UsageError(f"--json and -o {flags.output} both write to standard output: record the events with --report")
+    passing = {"--listen": flags.listen, "--max-upload": flags.max_upload, "--keep-serving": flags.keep_serving}
+    for flag, value in passing.items():
+        if value is not None and not flags.pass_on:
+            raise UsageError(f"{flag} is for a download that passes on what it has: add --pass-on")
 
 
 def _install_signal_handlers() -> None:

@@ -7,6 +7,7 @@ after others ZeroMQ would send the old requests to the worker's next process.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import zmq
 
@@ -63,14 +64,16 @@ class Connection:
         self.other_version: int | None = None
         self.monitor.connect(endpoint)
 
-    def read_monitor(self, session: int) -> bool:
-        """Reads the monitor and sends ``hello`` once the connection is open. Returns True if the connection is dead."""
+    def read_monitor(self, session: int, features: Sequence[str] = ()) -> bool:
+        """Reads the monitor and sends ``hello`` with ``features`` once the connection is open. Returns True if the
+        connection is dead.
+        """
         dead = False
         for event in self.monitor.read():
             match event:
                 case ConnectionEvent.OPENED:
                     self._hello_sent_at = time.monotonic()
-                    self.send(Hello(rid=new_rid(), version=PROTOCOL_VERSION, session=session))
+                    self.send(Hello(rid=new_rid(), version=PROTOCOL_VERSION, session=session, features=[*features]))
                 case ConnectionEvent.CLOSED:
                     dead = True
                 case ConnectionRefusal() as refusal:

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
@@ -20,14 +20,17 @@ from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired,
 from msd.client.network.transport import Transport
 from msd.client.network.waiting_reason import other_version, waiting_reason
 from msd.client.network_events import (
+    AnnounceAnswered,
     Ban,
     ConnectionClosed,
     ConnectionOpened,
+    KeysAdmitted,
     NetworkEvent,
     ReplyReceived,
     SnapshotReceived,
     StatusRefused,
     Unban,
+    is_peer,
 )
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError, UsageError
@@ -36,7 +39,14 @@ from msd.wire.net.contacts import Event as ContactEvent
 from msd.wire.net.diagnosis import Outcome, refused_error, statement
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.name_lookup import NameLookup
-from msd.wire.protocol.messages import PROGRESS_FEATURE, PROTOCOL_VERSION, Correlated, DownloadProgress, Status
+from msd.wire.protocol.messages import (
+    PASSES_ON,
+    PROGRESS_FEATURE,
+    PROTOCOL_VERSION,
+    Correlated,
+    DownloadProgress,
+    Status,
+)
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.stall_detector import StallDetector
@@ -50,13 +60,21 @@ PATH_CHECK_INTERVAL_S = 0.5
 LOOKUP_CHECK_INTERVAL_S = 0.1
 
 
+class PeerOwner(Protocol):
+    """What connects to peers."""
+
+    def on_ban(self, ban: Ban) -> None:
+        """The peer is not to be used any more."""
+
+
 class ConnectionPool:
     """All connections of one client. The caller must ``close()`` it.
 
     ``download`` is True for a download, which waits for servers that are not running; the servers count only downloads
-    as clients, and only if ``is_counted``. ``timeout`` is the maximum time without progress in seconds; with None,
-    there is no limit. The caller reports progress to ``progress_timeout``. ``on_event`` receives the changes in the
-    state of server 5, and the reasons for a lack of progress.
+    as clients, and only if ``is_counted``. ``passes_on`` is True if it passes on what it receives. ``timeout`` is the
+    maximum time without progress in seconds; with None, there is no limit. The caller reports progress to
+    ``progress_timeout``. ``on_event`` receives the changes in the state of server 5, and the reasons for a lack of
+    progress.
     """
 
     def __init__(
@@ -65,6 +83,7 @@ class ConnectionPool:
         *,
         download: bool,
         is_counted: bool = True,
+        passes_on: bool = False,
         timeout: float | None = None,
         on_event: OnEvent = lambda event: None,
     ) -> None:
@@ -72,7 +91,8 @@ class ConnectionPool:
         self._is_download = download
         #: Identifies the client to the servers; 0 if they do not count it.
         self.session = int.from_bytes(os.urandom(8), "big") >> 2 if download and is_counted else 0
-        self.transport = Transport(servers, session=self.session)
+        features = [PASSES_ON] if passes_on else []
+        self.transport = Transport(servers, session=self.session, features=features)
         #: The connected workers, and the event that opened each connection.
         self.ready: dict[int, ConnectionOpened] = {}
         #: Seconds for which this process did not run, as measured by the last ``wait``.
@@ -89,6 +109,8 @@ class ConnectionPool:
         self.file_reasons: dict[object, str] = {}
         #: Why workers cannot read any file at the moment.
         self.read_errors: dict[int, str] = {}
+        #: What is told of the bans of peers; None if this client has none.
+        self.peers: PeerOwner | None = None
         self._on_event = on_event
         #: Whether server 5 was reachable at the last poll.
         self._last_reachable = True
@@ -108,7 +130,7 @@ class ConnectionPool:
 
             self._last_workers = LastWorkers(servers)
         last_known = self._last_workers.workers if self._last_workers is not None else {}
-        #: The name and the host of each worker that has joined from another host, as text.
+        #: The name and the host of each worker that has joined from another host, the address of each peer, as text.
         self.places = {number: worker.place for number, worker in last_known.items()}
         self._policy = connection_policy.ConnectionPolicy(
             servers.workers,
@@ -141,6 +163,10 @@ class ConnectionPool:
     def status(self) -> Status | None:
         """The latest snapshot of server 5; None while server 5 is silent."""
         return self._policy.status
+
+    @property
+    def uses_keys(self) -> bool:
+        return self._servers.credentials is not None
 
     @property
     def control(self) -> Endpoint | None:
@@ -182,15 +208,22 @@ class ConnectionPool:
             if isinstance(event, ReplyReceived):
                 yield event
                 continue
+            if isinstance(event, ConnectionOpened | ConnectionClosed) and is_peer(event.worker):
+                yield event
+                continue
             self._contacts_due = -math.inf
             match event:
+                case AnnounceAnswered() | KeysAdmitted():
+                    yield event
+                    continue
                 case Probed():
                     self._apply_contacts(event)
                     continue
                 case SnapshotReceived(status):
                     self._control, self._server5_version = status.control, None
                     self._takes_progress = PROGRESS_FEATURE in status.features
-                    self.places = {worker.number: worker.place for worker in status.workers}
+                    peers = {number: place for number, place in self.places.items() if is_peer(number)}
+                    self.places = {worker.number: worker.place for worker in status.workers} | peers
                     if self._last_workers is not None:
                         self._last_workers.keep(status)
                     if self._servers.pinned:
@@ -221,7 +254,8 @@ class ConnectionPool:
         if self.ready and self._last_poll_at >= self._next_path_check:
             self._next_path_check = self._last_poll_at + PATH_CHECK_INTERVAL_S
             transport = self.transport
-            self._apply(connection_policy.PathsChecked(transport.silent_seconds(), transport.server5_silent_seconds))
+            silent = {n: seconds for n, seconds in transport.silent_seconds().items() if not is_peer(n)}
+            self._apply(connection_policy.PathsChecked(silent, transport.server5_silent_seconds))
         self._finish_lookup()
         self._emit_server5_change()
         if not self._is_download and self._contacts.is_msd_absent:
@@ -248,6 +282,10 @@ class ConnectionPool:
 
     def handle_ban(self, event: Ban | Unban) -> None:
         """Closes the connection to a banned worker, or connects to it again as soon as it is reachable."""
+        if is_peer(event.worker):
+            if self.peers is not None and isinstance(event, Ban):
+                self.peers.on_ban(event)
+            return
         self._contacts_due = -math.inf
         self.ready.pop(event.worker, None)
         self._apply(event)

@@ -21,7 +21,9 @@ from msd.wire.protocol.messages import (
     Digests,
     Get,
     GetBundle,
+    Held,
     Hello,
+    Holds,
     List,
     Refusal,
     Segment,
@@ -30,7 +32,7 @@ from msd.wire.protocol.messages import (
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_BUNDLE_SIZE
 
 #: The type of the reply to each request of which nothing else is checked.
-_REPLIES = {Hello: Welcome, Describe: Described, Digests: DigestPage}
+_REPLIES = {Hello: Welcome, Describe: Described, Digests: DigestPage, Holds: Held}
 
 
 def check_reply(request: Correlated, reply: DataReply, size: int) -> None:

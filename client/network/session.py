@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 
 from msd.client.network.pool import ConnectionPool
-from msd.client.network_events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived
+from msd.client.network_events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived, is_peer
 from msd.wire.protocol.messages import Correlated
 from msd.wire.support.core import Stalled
 
@@ -20,6 +20,9 @@ class Task:
 
     #: True once nothing is left to do.
     is_done = False
+    #: True if the task takes the connections to peers as events, too. All others know of workers only: what is listed
+    #: and what is right, a peer does not say.
+    takes_peers = False
 
     def handle(self, event: NetworkEvent | Stalled) -> None:
         """Handles an event of the connections, or of this process: ``Stalled``.
@@ -97,9 +100,11 @@ class Session:
                 continue
             if isinstance(event, ConnectionOpened | ConnectionClosed):
                 self._waiting.pop(event.worker, None)
+                self._handle(event, of_peer=is_peer(event.worker))
+                continue
             self._handle(event)
 
-    def _handle(self, event: NetworkEvent | Stalled) -> None:
+    def _handle(self, event: NetworkEvent | Stalled, *, of_peer: bool = False) -> None:
         for task in [*self._tasks]:
-            if not task.is_done:
+            if not task.is_done and (task.takes_peers or not of_peer):
                 task.handle(event)

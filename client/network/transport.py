@@ -6,26 +6,45 @@ Converts frames into events and requests into frames. Does not decide which conn
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import zmq
 
 from msd.client.network.connection import Connection
 from msd.client.network.control_connection import ControlConnection
-from msd.client.network_events import ConnectionClosed, NetworkEvent, SnapshotReceived, StatusRefused
+from msd.client.network_events import (
+    AnnounceAnswered,
+    ConnectionClosed,
+    KeysAdmitted,
+    NetworkEvent,
+    SnapshotReceived,
+    StatusRefused,
+)
 from msd.wire.config.servers import Servers
 from msd.wire.errors import ProtocolError
 from msd.wire.net.contacts import Probed
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.probe import Prober
-from msd.wire.net.sockets import receive
+from msd.wire.net.sockets import receive, tcp_socket
 from msd.wire.net.status_subscriber import OtherVersion, StatusSubscriber
-from msd.wire.protocol.messages import Complaint, Correlated, Done, DownloadProgress, new_rid
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import (
+    Admitted,
+    Announce,
+    Complaint,
+    Correlated,
+    Done,
+    DownloadProgress,
+    Holders,
+    Rejected,
+    new_rid,
+)
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials
 
@@ -52,14 +71,27 @@ def round_robin(sources: Iterable[Iterator[T]]) -> Iterator[T]:
             break
 
 
+def _read_answers(socket: zmq.Socket[bytes]) -> Iterator[AnnounceAnswered | KeysAdmitted]:
+    """Yields the answers of server 5 to announcements; ignores what is malformed or rejected."""
+    while (frames := receive(socket)) is not None:
+        with contextlib.suppress(ProtocolError):
+            match decode(frames[0].buffer, Holders | Admitted | Rejected) if len(frames) == 1 else None:
+                case Holders() as answer:
+                    yield AnnounceAnswered(answer)
+                case Admitted() as admitted:
+                    yield KeysAdmitted(admitted)
+
+
 class Transport:
     """All sockets of one client of ``servers``. The caller must ``close()`` it.
 
     ``session`` identifies the client to the workers and server 5; it is 0 unless the client is a download.
+    ``features`` are those of its ``hello``.
     """
 
-    def __init__(self, servers: Servers, *, session: int) -> None:
+    def __init__(self, servers: Servers, *, session: int, features: Sequence[str] = ()) -> None:
         self._session = session
+        self._features = features
         self._credentials = servers.credentials
         threads = min(MAX_IO_THREADS, len(os.sched_getaffinity(0))) if servers.credentials else 1
         self._context = zmq.Context(threads)
@@ -75,6 +107,8 @@ class Transport:
         self._control = ControlConnection(self._context, self._credentials)
         self._prober = Prober()
         self._poller.register(self._prober.fd, zmq.POLLIN)
+        #: The connection to the control socket for announcements, and its endpoint.
+        self._announcer: tuple[zmq.Socket[bytes], Endpoint] | None = None
 
     def wait(self, timeout: float) -> None:
         """Polls all sockets for up to ``timeout`` seconds."""
@@ -98,6 +132,8 @@ class Transport:
                     yield SnapshotReceived(snapshot)
         if self._prober.fd in readable:
             yield from self._prober.read()
+        if self._announcer is not None and self._announcer[0] in readable:
+            yield from _read_answers(self._announcer[0])
         yield from round_robin(
             self._read_connection(worker, connection)
             for worker, connection in self._connections.items()
@@ -151,6 +187,14 @@ class Transport:
         """
         self._poller.register(fd, zmq.POLLOUT if is_full else zmq.POLLERR)
 
+    def watch(self, fd: int) -> None:
+        """Makes ``wait`` return when the descriptor is readable."""
+        self._poller.register(fd, zmq.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Ends ``watch``."""
+        self._poller.unregister(fd)
+
     @property
     def server5(self) -> Endpoint:
         """Server 5's endpoint, with the address that answers once one does."""
@@ -184,6 +228,27 @@ class Transport:
         """Reports the progress of the download to server 5; there is no answer."""
         self._control.send(control, progress)
 
+    def announce(self, control: Endpoint, announce: Announce) -> None:
+        """Announces this receiver to server 5. ``AnnounceAnswered`` and ``KeysAdmitted`` may follow."""
+        if self._announcer is not None and self._announcer[1] != control:
+            self._close_announcer()
+        if self._announcer is None:
+            socket = tcp_socket(self._context, zmq.DEALER, control, self._credentials)
+            socket.linger = 0
+            # What cannot be sent soon is out of date.
+            socket.sndhwm = 2
+            socket.connect(control.url)
+            self._poller.register(socket, zmq.POLLIN)
+            self._announcer = socket, control
+        with contextlib.suppress(zmq.Again):
+            self._announcer[0].send(encode(announce), zmq.NOBLOCK)
+
+    def _close_announcer(self) -> None:
+        if self._announcer is not None:
+            self._poller.unregister(self._announcer[0])
+            self._announcer[0].close()
+            self._announcer = None
+
     def close(self) -> None:
         """Sends ``bye`` to the workers and closes all sockets."""
         for connection in (*self._connections.values(), *self._renewals.values()):
@@ -192,6 +257,7 @@ class Transport:
         self._status.close()
         self._control.close()
         self._prober.close()
+        self._close_announcer()
         # Also closes a socket whose setup was interrupted by a signal: a single open socket would block termination.
         self._context.destroy(LINGER_MS)
 
@@ -205,7 +271,7 @@ class Transport:
         if self._connections.get(worker) is not connection:
             return  # The caller closed this connection while handling an event from another one.
         # Read the monitor first: its events are older than the messages read after it.
-        dead = connection.read_monitor(self._session)
+        dead = connection.read_monitor(self._session, self._features)
         # Messages from a dead connection are still valid: read them all.
         for _ in itertools.count() if dead else range(MAX_REPLIES_PER_POLL):
             frames = receive(connection.dealer)
@@ -229,7 +295,7 @@ class Transport:
         if self._renewals.get(worker) is not renewal:
             return  # It has become the connection, or the caller ended it.
         opened = None
-        dead = renewal.read_monitor(self._session)
+        dead = renewal.read_monitor(self._session, self._features)
         try:
             if (frames := receive(renewal.dealer)) is not None:
                 opened = renewal.handle_message(frames)

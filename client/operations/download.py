@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals, Waiting, Warned
 from msd.client.manifest.look_up import check_name, find_version
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
+from msd.client.network_events import sender_name
 from msd.client.operations.file_download import FileDownload
 from msd.client.operations.file_transfer import FileTransfer
 from msd.client.operations.progress_reports import ProgressReports
@@ -35,6 +37,9 @@ from msd.wire.errors import Interrupted, MsdError, SourceError, UsageError
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_duration, format_rate, format_size
+
+if TYPE_CHECKING:
+    from msd.client.operations.passing_on import PassingOptions
 
 #: How long to wait for the broker to confirm ``done``: the broker may be frozen.
 DONE_TIMEOUT_S = 1.0
@@ -56,6 +61,10 @@ _ARGUMENT_TYPES = {
     "interval": ((int, float), "a number of seconds"),
     "memory": ((int,), "a number of bytes"),
     "max_rate": optional(int, float, takes="a number of bytes per second; None or 0 for no limit"),
+    "pass_on": ((bool,), "True or False"),
+    "listen": optional(str, takes="a port, or an address with a port"),
+    "max_upload": optional(int, float, takes="a number of bytes per second; None or 0 for no limit"),
+    "keep_serving": ((int, float), "a number of seconds"),
     "on_event": ((Callable,), "a function that takes an event"),
 }
 
@@ -76,6 +85,10 @@ def download(
     interval: float = 1.0,
     memory: int = 64 << 20,
     max_rate: float | None = None,
+    pass_on: bool = False,
+    listen: str | None = None,
+    max_upload: float | None = None,
+    keep_serving: float = 0.0,
     on_event: OnEvent = lambda event: None,
 ) -> Report:
     """Downloads one file from all workers of ``servers`` and returns a report.
@@ -99,11 +112,22 @@ def download(
     be written. ``max_rate`` limits the rate, in bytes per second; None or 0 means no limit. ``on_event`` is called in
     the caller's thread and must not block.
 
+    With ``pass_on``, this download passes on what it has verified, and gets from others that do; that is not possible
+    for a stream. It listens at ``listen``, a port or an address with a port (None: a free port), sends at most
+    ``max_upload`` bytes per second (None or 0: no limit), and goes on for ``keep_serving`` seconds after the file is
+    complete.
+
     Raises ``MsdError`` on failure. The part file is then kept, and the next call resumes from it. If the reader of a
     stream closes it, raises ``OutputClosedError``.
     """
     check_types(locals(), _ARGUMENT_TYPES)
-    check_ranges(locals(), positive=("timeout", "memory"), not_negative=("interval", "max_rate"))
+    not_negative = ("interval", "max_rate", "max_upload", "keep_serving")
+    check_ranges(locals(), positive=("timeout", "memory"), not_negative=not_negative)
+    passing = None
+    if pass_on:
+        from msd.client.operations.passing_on import passing_options
+
+        passing = passing_options(listen, max_upload, keep_serving)
     if name is not None:
         name = name.removeprefix("./")
         check_name(name)
@@ -130,7 +154,9 @@ def download(
         if isinstance(destination, Stream):
             resources.callback(destination.close)
             sync = False
-        pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)
+            if passing is not None:
+                raise UsageError("a stream cannot be passed on: give a file", arguments=("output",))
+        pool = ConnectionPool(servers, download=True, passes_on=pass_on, timeout=timeout, on_event=emit)
         resources.callback(pool.close)
         reports = ProgressReports(pool, servers.client_name)
         resources.enter_context(reports)
@@ -145,6 +171,7 @@ def download(
             check_space=check_space,
             memory=memory,
             limit=limit,
+            passing=passing,
             on_event=emit,
         )
         resources.callback(outputs.close)
@@ -163,6 +190,10 @@ def download(
         reports.end()
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
+        if passing is not None and passing.keep_serving:
+            from msd.client.operations.passing_on import Wait
+
+            session.run(Wait(passing.keep_serving))
         return _report(outputs.target, file_transfer, totals.compute(ended), ended)
 
 
@@ -184,6 +215,7 @@ class _Outputs:
         check_space: bool,
         memory: int,
         limit: int | None,
+        passing: PassingOptions | None,
         on_event: OnEvent,
     ) -> None:
         #: The path of the finished output.
@@ -196,6 +228,7 @@ class _Outputs:
         self._check_space = check_space
         self._memory = memory
         self._limit = limit
+        self._passing = passing
         self._on_event = on_event
         self._transfer: Transfer | None = None
         #: Closes the output of the version that is fetched.
@@ -215,6 +248,12 @@ class _Outputs:
             self._transfer = Transfer(self._session, memory=self._memory, max_rate=self._limit, on_event=self._on_event)
             self._session.start(self._transfer)
         self._transfer.total = manifest.size
+        peers = None
+        if self._passing is not None and isinstance(output, PartFile):
+            from msd.client.operations.passing_on import start_passing
+
+            peers = start_passing(self._session, self._transfer, manifest, output.fd, self._passing, self._on_event)
+            self._opened.callback(peers.close)
         return FileTransfer(
             self._session,
             self._transfer,
@@ -224,6 +263,7 @@ class _Outputs:
             memory=self._memory,
             previous=previous,
             on_event=self._on_event,
+            on_verified=peers.add_verified if peers is not None else lambda index: None,
         )
 
     def _emit_start(self, manifest: Manifest) -> None:
@@ -315,7 +355,7 @@ def _report(output: Path, file_transfer: FileTransfer, totals: Totals, ended: fl
         received_bytes=transfer.received,
         wasted_bytes=transfer.wasted + file_transfer.outdated,
         reused_bytes=file_transfer.reused,
-        workers={str(number): report for number, report in sorted(transfer.workers.items())},
+        workers={sender_name(number): report for number, report in sorted(transfer.workers.items())},
         totals=totals,
         transfer_seconds=transfer.seconds,
         rate=transfer.rate,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msd.client.events import FileChanged, OnEvent, WorkerChanged
 from msd.client.network.progress_timeout import ProgressMade
@@ -30,7 +30,8 @@ class FileTransfer(UnitGroup, Task):
 
     ``previous`` is the transfer of the version that this one replaces; its counts are continued. ``catalogue`` is the
     digest of the catalogue that server 5 published when the manifest was found; empty if unknown. ``memory`` limits the
-    bytes that wait to be written to a stream.
+    bytes that wait to be written to a stream. ``on_verified`` is called with each segment that is verified and in the
+    output.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class FileTransfer(UnitGroup, Task):
         memory: int,
         previous: FileTransfer | None,
         on_event: OnEvent,
+        on_verified: Callable[[int], None] = lambda index: None,
     ) -> None:
         super().__init__()
+        self._on_verified = on_verified
         self.manifest = manifest
         self.output = output
         self.name = manifest.name
@@ -105,6 +108,7 @@ class FileTransfer(UnitGroup, Task):
     def write(self, index: int, data: memoryview) -> None:
         with self._disk_errors():
             self.output.write(index, data)
+            self._on_verified(index)
         if self.is_retry:
             self._end_retry()
 
@@ -175,6 +179,7 @@ class FileTransfer(UnitGroup, Task):
             self.outdated -= received_before
             self.reused += length - received_before
             self._kept += length
+            self._on_verified(index)
         self.transfer.mark_checked(self, index, matches=matches)
 
     def _announce(self) -> None:

@@ -7,6 +7,7 @@ asked for what; ``client/operations/unit_group.py`` says what the units are, and
 from __future__ import annotations
 
 import math
+import os
 import time
 from bisect import bisect_right
 from collections import defaultdict
@@ -24,6 +25,8 @@ from msd.client.network_events import (
     ReplyReceived,
     SnapshotReceived,
     Unban,
+    is_peer,
+    sender_name,
 )
 from msd.client.operations.source_error import BAN_TEXTS, source_error
 from msd.client.operations.unit_group import UnitGroup
@@ -32,7 +35,7 @@ from msd.client.report.rate_meter import RATE_WINDOW_S, RateMeter
 from msd.client.scheduling import scheduler_events
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import RequestUnit
-from msd.wire.protocol.messages import Bundle, Refusal, Segment, Status
+from msd.wire.protocol.messages import Bundle, Held, Holds, Refusal, Segment, Status, new_rid
 from msd.wire.protocol.states import ConnectionRefusal, RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.units import format_count
@@ -43,6 +46,11 @@ DATA_REPLIES = (Segment, Bundle)
 PROGRESS_INTERVAL_S = 0.1
 
 
+def _choose(count: int) -> int:
+    """Returns a random number from 0 to below ``count``. Importing ``random`` would take time at each start."""
+    return int.from_bytes(os.urandom(8), "big") % count
+
+
 class Transfer(Task):
     """Fetches the units of any number of groups from the workers of ``session``.
 
@@ -50,6 +58,8 @@ class Transfer(Task):
     ``total`` is the number of bytes that are to be fetched or found on the disk, as far as the caller knows.
     ``received`` counts the bytes received over the network, ``wasted`` those of them that were duplicate or corrupt.
     """
+
+    takes_peers = True
 
     def __init__(self, session: Session, *, memory: int, max_rate: int | None, on_event: OnEvent) -> None:
         self.total = self.received = self.wasted = 0
@@ -62,7 +72,7 @@ class Transfer(Task):
         self._session = session
         self._pool = session.pool
         self._on_event = on_event
-        self._scheduler = Scheduler(session.pool.worker_numbers, memory=memory, max_rate=max_rate)
+        self._scheduler = Scheduler(session.pool.worker_numbers, memory=memory, max_rate=max_rate, choose=_choose)
         #: All groups, those that are not replaced, the first unit of each, and the number of all units.
         self._groups: list[UnitGroup] = []
         self._active: list[UnitGroup] = []
@@ -175,6 +185,21 @@ class Transfer(Task):
         """Those of the reused bytes that a new file has from the beginning."""
         return min(sum(group.zeros for group in self._active), self.reused)
 
+    def useless_peers(self, now: float) -> list[int]:
+        """Returns the peers that send nothing, those that have sent nothing for the longest time first."""
+        return self._scheduler.useless_holders(now)
+
+    def pass_on(self) -> None:
+        """Other receivers get from this one what it has: units are requested in random order."""
+        self._scheduler.passes_on = True
+
+    def remove_peer(self, peer: int) -> None:
+        """The connection to a peer was closed, and is not opened again."""
+        self._requests.pop(peer, None)
+        if peer in self._scheduler.workers:
+            self._meters[peer].stop()
+            self._schedule(scheduler_events.WorkerRemoved(peer))
+
     # Events.
 
     def handle(self, event: NetworkEvent | Stalled) -> None:
@@ -236,7 +261,7 @@ class Transfer(Task):
         else:
             self._reported_bans.pop(worker, None)
         place = self._pool.places.get(worker, "")
-        self._on_event(WorkerChanged(str(worker), state, detail, segments, place))
+        self._on_event(WorkerChanged(sender_name(worker), state, detail, segments, place))
 
     def _emit_worker_changes(self, status: Status) -> None:
         """Emits an event for each worker that, according to server 5, became unavailable or is no longer silent."""
@@ -257,6 +282,10 @@ class Transfer(Task):
         return self._groups[number], unit - self._first_units[number]
 
     def _on_reply(self, event: ReplyReceived) -> None:
+        if isinstance(event.request, Holds):
+            bitmap = event.payload.bytes if isinstance(event.reply, Held) and event.payload is not None else b""
+            self._schedule(scheduler_events.UnitsHeld(event.worker, int.from_bytes(bitmap, "little")))
+            return
         part, group, index = self._requests[event.worker].pop(event.request.rid)
         reply = event.reply
         if type(reply) is Bundle and (reason := group.refusal_of(reply)) is not None:
@@ -271,7 +300,7 @@ class Transfer(Task):
                 case RefusalReason.UNREADABLE:
                     self._unreadable[event.worker] = reply.detail
             if not group.is_retry and reply.reason is not RefusalReason.UNAVAILABLE:
-                self._on_event(Retried(str(event.worker), index, reply.reason.value, reply.detail))
+                self._on_event(Retried(sender_name(event.worker), index, reply.reason.value, reply.detail))
             if reply.reason is RefusalReason.SLEEPING:
                 self._meters[event.worker].stop()
             self._schedule(scheduler_events.UnitRefused(event.worker, part.unit, reply.reason, part.start))
@@ -344,10 +373,10 @@ class Transfer(Task):
     def _on_corrupt(self, senders: list[int], index: int, size: int, id: bytes, segment: int) -> None:
         """Reports a corrupt unit. If it has several senders, it is not known which one is to blame."""
         self.wasted += size
-        self._on_event(Retried(" or ".join(map(str, senders)), index, "corrupt"))
+        self._on_event(Retried(" or ".join(map(sender_name, senders)), index, "corrupt"))
         if len(senders) == 1:
             self.workers[senders[0]].corrupt += 1
-            if (control := self._pool.control) is not None:
+            if not is_peer(senders[0]) and (control := self._pool.control) is not None:
                 self._pool.transport.report_corrupt(control, senders[0], id, segment)
 
     def _count_arrival(self, worker: int, size: int) -> None:
@@ -373,6 +402,8 @@ class Transfer(Task):
             match action:
                 case scheduler_events.CheckUnit():
                     self._check_unit(action)
+                case scheduler_events.RequestHolds(worker):
+                    self._session.request(self, worker, Holds(rid=new_rid()))
                 case Ban(worker, reason):
                     self._meters[worker].stop()
                     self._emit_worker(worker, "set aside", BAN_TEXTS[reason])
@@ -403,9 +434,12 @@ class Transfer(Task):
             self.seconds = now - self.started
         workers = []
         for number, report in sorted(self.workers.items()):
-            assigned = report.bytes + self._parts.bytes_from(number) + self._scheduler.outstanding_bytes(number)
+            # The scheduler has forgotten the peers to which the connection was closed.
+            is_known = number in self._scheduler.workers
+            outstanding = self._scheduler.outstanding_bytes(number) if is_known else 0
+            assigned = report.bytes + self._parts.bytes_from(number) + outstanding
             rate = self._meters[number].rate(now, is_complete=is_complete)
-            workers.append(WorkerProgress(str(number), report.bytes, assigned, rate))
+            workers.append(WorkerProgress(sender_name(number), report.bytes, assigned, rate))
         seconds = now - self.started
         progress = Progress(
             bytes=self.verified,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -19,6 +18,7 @@ from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.child_messages import PassedFile, PassOnSettings, UnitsHeld
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import MAX_ENTRIES, Admitted, Heartbeat, Message
+from msd.wire.sharing.child_process import workers_command
 
 #: Seconds that the process has to send what it has begun to send, before it is killed.
 END_TIMEOUT_S = 2.0
@@ -26,21 +26,23 @@ _LENGTH = struct.Struct("!I")
 
 
 class PassingProcess:
-    """A process that serves ``files`` at ``listen``, at most ``rate`` bytes a second (0: no limit).
+    """A process that serves ``files``, those of ``plan``, at ``listen``, with at most ``rate`` bytes a second (0: no
+    limit).
 
     ``secret`` is the secret of its own key, empty without keys. Call ``close()``. Raises ``MsdError`` if it cannot be
     started.
     """
 
-    def __init__(self, listen: Endpoint, secret: bytes, rate: int, files: Sequence[PassedFile]) -> None:
-        settings = PassOnSettings(os.getpid(), listen.bind_url, secret, rate, [*files])
+    def __init__(self, plan: bytes, listen: Endpoint, secret: bytes, rate: int, files: Sequence[PassedFile]) -> None:
+        settings = PassOnSettings(os.getpid(), plan, listen.bind_url, secret, rate, [*files])
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "msd.workers", "pass-on"],
+                workers_command("pass-on"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                pass_fds=[file.fd for file in files],
                 bufsize=0,
             )
         except OSError as error:

@@ -15,6 +15,9 @@ The rules:
 - When nothing is unrequested, a worker with credit is asked for the outstanding part that is predicted to arrive last,
   if this worker is expected to deliver it sooner (a hedge). So a download never waits for a slow or frozen worker, and
   no worker is ever dropped for being slow. The first copy wins.
+- A worker may hold some of the units only, for example a receiver that passes on what it has. Where there are such
+  holders, units are requested in random runs, so that the receivers get different units and can pass them on.
+  Otherwise they are requested in order.
 - A corrupt unit is requested from a different worker. A worker that has sent three corrupt units is banned from this
   download. If a corrupt unit arrived in parts from several workers, none of them is blamed: the unit is requested as a
   whole.
@@ -24,7 +27,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 
 from msgspec import Struct
 
@@ -43,6 +46,7 @@ from msd.client.scheduling.scheduler_events import (
     LimitMoved,
     PartReceived,
     PartsChecked,
+    RequestHolds,
     RequestUnit,
     Resumed,
     UnitChecked,
@@ -51,18 +55,22 @@ from msd.client.scheduling.scheduler_events import (
     UnitRefused,
     UnitsAdded,
     UnitsFollow,
+    UnitsHeld,
     UnitState,
     UnitWritten,
+    WorkerRemoved,
 )
 from msd.client.scheduling.unit_table import StartedUnit, UnitTable
 from msd.client.scheduling.worker_pace import MAX_REQUESTS, MIN_PART, UNIT_S, WorkerPace
-from msd.wire.protocol.messages import Status
+from msd.wire.protocol.messages import PASSES_ON, Status
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Core, Stalled, TimePassed
 
 #: Seconds by which a hedge must beat the first request to be worth the waste: larger than typical scheduling
 #: delays on a busy machine.
 MIN_HEDGE_GAIN_S = 0.05
+#: The same where there are holders: many senders of changing rates are hard to predict.
+MIN_HOLDER_GAIN_S = 1.0
 #: A part is requested from at most this many workers that are not stalled.
 MAX_WORKERS_PER_PART = 2
 #: Seconds between two evaluations of the predictions while a worker has credit but gets no request.
@@ -71,9 +79,23 @@ HEDGE_INTERVAL_S = 0.02
 MAX_CORRUPT_UNITS = 3
 #: These events give credit only to the worker that sent the data; the others already have as many requests as they may
 #: have. So the time to handle a unit does not grow with the number of workers.
-CREDITS_ONE_WORKER = (UnitWritten, PartReceived)
+CREDITS_ONE_WORKER = (UnitWritten, PartReceived, UnitsHeld)
+CREDITS_ONE_OF_MANY = (*CREDITS_ONE_WORKER, UnitRefused)
+#: The events that change what the windows of all workers depend on, if the rate is not limited.
+CHANGES_LIMITS = (UnitsAdded, ConnectionOpened, WorkerRemoved)
 #: Frequent events that cannot leave a group without a worker.
-LOSES_NO_GROUP = (UnitDuplicate, TimePassed)
+LOSES_NO_GROUP = (UnitDuplicate, UnitsHeld, TimePassed)
+#: Seconds between two rounds in which holders are asked for what they have: those with nothing useful each time, the
+#: others after ``HOLDS_AGE_S`` seconds.
+HOLDS_INTERVAL_S, HOLDS_AGE_S = 0.2, 1.0
+#: The number of units that follow one another and are requested from one worker where there are holders.
+RUN_UNITS = 4
+#: A holder that has sent nothing for this many seconds is not counted on.
+HOLDER_SILENCE_S = 1.0
+#: While units are unrequested, only what stalled workers have is hedged. It is looked for at this interval, in seconds.
+STALLS_INTERVAL_S = 0.25
+#: A holder that has sent nothing for this many seconds should be exchanged for another one.
+USELESS_AFTER_S = 0.25
 #: A worker whose connection was opened while it served another catalogue than the one in which a group was found may
 #: load that one in a moment. For this many seconds, from then or since the group was added, it is not banned for an
 #: unknown file, but asked again after the pause.
@@ -98,7 +120,8 @@ class Scheduler(Core[Event, Action]):
 
     ``workers`` are the numbers of the workers, from 1. ``memory`` limits the bytes that are outstanding at all workers
     together; one request to each is always allowed. ``max_rate`` limits the requests, in bytes per second; None means
-    no limit. When ``remaining`` is 0, every unit so far is verified, and the output has it.
+    no limit. ``choose`` returns a random number from 0 to below its argument. When ``remaining`` is 0, every unit so
+    far is verified, and the output has it.
     """
 
     def __init__(
@@ -107,12 +130,25 @@ class Scheduler(Core[Event, Action]):
         *,
         memory: int,
         max_rate: float | None = None,
+        choose: Callable[[int], int] = lambda count: 0,
     ) -> None:
         super().__init__()
         self.workers = {number: WorkerPace(number) for number in workers}
         self._memory = memory
         self._units = UnitTable()
         self._rate_limit = RateLimit(max_rate) if max_rate is not None else None
+        self._choose = choose
+        #: True if other receivers get units from this one: they are requested in random order.
+        self.passes_on = False
+        #: While an event is handled: the bits of the units that the holders have; None until that is needed.
+        self._held_by_holders: int | None = None
+        #: The ready workers that hold some of the units only, and when they are asked next for what they have.
+        self._holders: dict[int, WorkerPace] = {}
+        self._holds_round_at = 0.0
+        #: While requests are chosen: when each outstanding request is expected to be answered, and whether any worker
+        #: is stalled. None until that is needed.
+        self._arrivals: dict[RequestUnit, float] | None = None
+        self._has_stalled: bool | None = None
         #: The size in bytes of the largest unit.
         self._largest = 0
         self._groups: list[Group] = []
@@ -172,6 +208,17 @@ class Scheduler(Core[Event, Action]):
             return False
         return any(self._credit_at(worker) < math.inf for worker in self.workers.values())
 
+    def useless_holders(self, now: float) -> list[int]:
+        """Returns the holders that send nothing at present, although they were not just connected: the ones that have
+        sent nothing for the longest time first.
+        """
+        idle = [
+            holder
+            for holder in self._holders.values()
+            if now - holder.delivered_at > USELESS_AFTER_S and (not holder.outstanding or holder.is_stalled(now))
+        ]
+        return [holder.number for holder in sorted(idle, key=lambda holder: holder.delivered_at)]
+
     # Events and actions.
 
     def _decide(self, event: Event, now: float) -> list[Action]:
@@ -194,8 +241,13 @@ class Scheduler(Core[Event, Action]):
     def next_deadline(self, now: float) -> float | None:
         credit_times = [self._credit_at(worker) for worker in self.workers.values()]
         due = [time for time in credit_times if now < time < math.inf]
-        if any(time <= now for time in credit_times) and any(worker.outstanding for worker in self.workers.values()):
-            due.append(now + HEDGE_INTERVAL_S)
+        if any(time <= now for time in credit_times) and (
+            (self._holders and self._units.remaining) or any(worker.outstanding for worker in self.workers.values())
+        ):
+            is_racing = not self._holders or self._units.first_unrequested(0, self._limit) is None
+            due.append(now + (HEDGE_INTERVAL_S if is_racing else STALLS_INTERVAL_S))
+        if self._holders and self._units.remaining:
+            due.append(self._holds_round_at)
         if self._pauses:
             due.append(next(iter(self._pauses.values())))
         return min(due, default=None)
@@ -222,7 +274,8 @@ class Scheduler(Core[Event, Action]):
             assert banned.isdisjoint(request.unit for request in requests), worker
         lost = {unit for group in self._lost for unit in self._units_of(group)}
         assert lost == numbers_in_ranges(self._lost_units)
-        assert lost.isdisjoint(request.unit for request in outstanding)
+        # What was requested from holders before may still arrive.
+        assert lost.isdisjoint(request.unit for request in outstanding if self.workers[request.worker].held is None)
         assert [*self._pauses.values()] == sorted(self._pauses.values())
         for number, group in enumerate(self._groups):
             is_missing = self._units.first_missing(group.first, group.end) is not None
@@ -237,7 +290,7 @@ class Scheduler(Core[Event, Action]):
             if self._is_hopeless(number) and (unit := self._units.first_missing(group.first, group.end)) is not None:
                 self._lost.add(number)
                 add_range(self._lost_units, group.first, group.end)
-                workers = self.workers.values()
+                workers = self._complete_workers()
                 bans = {w.number: reason for w in workers if (reason := self._ban_reason(w, number)) is not None}
                 yield GroupLost(number, bans, unit)
 
@@ -254,12 +307,14 @@ class Scheduler(Core[Event, Action]):
                 pass  # The worker may now be known as one of this broker.
             case _ if not any(isinstance(action, Ban) for action in actions):
                 return {action.group for action in actions if isinstance(action, GroupBan)}
-        bans = [w.group_bans for w in self.workers.values() if w.seen_since_change and not w.ban_reason]
+        bans = [w.group_bans for w in self._complete_workers() if w.seen_since_change and not w.ban_reason]
         return set(bans[0]).intersection(*bans[1:]) if bans else {*range(len(self._groups))}
 
     def _is_hopeless(self, number: int) -> bool:
-        """True if no worker can be expected to have the missing units of the group."""
-        workers = self.workers.values()
+        """True if no worker can be expected to have the missing units of the group. Holders of some units do not count:
+        there may be a unit that none of them has.
+        """
+        workers = self._complete_workers()
         if all(self._ban_reason(worker, number) for worker in workers):
             return bool(workers)
         group = self._groups[number]
@@ -279,6 +334,10 @@ class Scheduler(Core[Event, Action]):
     def _ban_reason(self, worker: WorkerPace, group: int) -> BanReason | None:
         """Returns why the worker is not asked for the units of the group, None if it is."""
         return worker.ban_reason or worker.group_bans.get(group)
+
+    def _complete_workers(self) -> list[WorkerPace]:
+        """The workers that are not known to hold some of the units only."""
+        return [worker for worker in self.workers.values() if worker.held is None]
 
     def _units_of(self, group: int) -> range:
         return range(self._groups[group].first, self._groups[group].end)
@@ -301,6 +360,15 @@ class Scheduler(Core[Event, Action]):
                 worker = self.workers[number]
                 self._drop_requests(worker)
                 worker.ready = False
+                self._holders.pop(number, None)
+            case WorkerRemoved(number) if number in self.workers:
+                self._drop_requests(self.workers.pop(number))
+                self._holders.pop(number, None)
+                for pause in [pause for pause in self._pauses if pause[0] == number]:
+                    del self._pauses[pause]
+            case UnitsHeld(number, units):
+                worker = self.workers[number]
+                worker.held, worker.awaits_holds, worker.useless_at = units, False, -1
             case UnitDuplicate(number, unit, start):
                 self._count_reply(self.workers[number], unit, start, now)
                 self._units.drop_request(number, unit, start)
@@ -359,7 +427,12 @@ class Scheduler(Core[Event, Action]):
         worker.round_trip = event.round_trip
         worker.ready = worker.ban_reason is None
         worker.seen_since_change = worker.seen_since_change or worker.ready
-        worker.paused_until = worker.opened_at = now
+        worker.paused_until = worker.opened_at = worker.delivered_at = now
+        if PASSES_ON in event.welcome.features:
+            worker.held, worker.awaits_holds, worker.run_left = 0, False, 0
+            if worker.ready:
+                self._holders[worker.number] = worker
+                self._holds_round_at = now
         for pause in [pause for pause in self._pauses if pause[0] == worker.number]:
             self._end_pause(*pause)
 
@@ -418,6 +491,9 @@ class Scheduler(Core[Event, Action]):
         self._units.drop_request(worker.number, event.unit, event.start)
         if not length:
             return  # A stale reply, from before a ban of the worker was lifted.
+        if event.reason is RefusalReason.MISSING and worker.held is not None:
+            worker.held &= ~(1 << event.unit)
+            return
         policy = REFUSAL_POLICIES[event.reason]
         group = self._group_of(event.unit)
         if policy.returns_all:
@@ -448,6 +524,7 @@ class Scheduler(Core[Event, Action]):
         self._drop_requests(worker)
         worker.ready = False
         worker.ban_reason = reason
+        self._holders.pop(worker.number, None)
         return Ban(worker.number, reason)
 
     def _unban(self, worker: WorkerPace) -> Unban:
@@ -498,28 +575,59 @@ class Scheduler(Core[Event, Action]):
         while self._pauses and self._pauses[pause := next(iter(self._pauses))] <= now:
             self._end_pause(*pause)
             has_paused = True
-        if isinstance(event, CREDITS_ONE_WORKER) and self._rate_limit is None and not has_paused:
+        # Among many holders refusals are frequent, and some worker soon has credit for the unit.
+        credits_one = CREDITS_ONE_WORKER if not self._holders else CREDITS_ONE_OF_MANY
+        if isinstance(event, credits_one) and self._rate_limit is None and not has_paused:
             workers = [self.workers[event.worker]]
         else:
             workers = [*self.workers.values()]
-            self._update_limits(workers)
+            if self._rate_limit is not None or type(event) in CHANGES_LIMITS:
+                self._update_limits(workers)
+            if has_paused or type(event) is not TimePassed:
+                for holder in self._holders.values():
+                    holder.useless_at = -1
         if type(event) in (LimitMoved, UnitsAdded) or self._rate_limit is not None:
             # There is rarely more than one request at a time: let the workers take turns. If one worker had several of
             # the units that are added one by one, the idle workers would hedge them.
             workers.sort(key=lambda worker: (len(worker.outstanding), worker.waiting_since))
         requests: list[Action] = []
+        self._arrivals = self._has_stalled = self._held_by_holders = None
         while workers:
             for worker in [*workers]:
-                request = self._choose_request(worker, now) if self._credit_at(worker) <= now else None
+                request = self._choose_request(worker, event, now) if self._credit_at(worker) <= now else None
                 if request is None:
                     workers.remove(worker)
                     continue
+                self._arrivals = None
                 worker.add_request(request, now)
                 self._units.add_request(request)
                 if self._rate_limit is not None:
                     self._rate_limit.count_request(request.length, now)
                 requests.append(request)
+        if self._holders and self._units.remaining and now >= self._holds_round_at:
+            self._holds_round_at = now + HOLDS_INTERVAL_S
+            requests += self._request_holds(self._holders.values(), now)
         return requests
+
+    def _held_bits(self, now: float) -> int:
+        """Returns the bits of the units that are left to the holders: all that they have while they deliver at least
+        as much as the other workers, otherwise none. So the others send what no holder has yet.
+        """
+        if self._held_by_holders is None:
+            holders = [h for h in self._holders.values() if h.ready and now - h.delivered_at <= HOLDER_SILENCE_S]
+            workers = [w for w in self.workers.values() if w.ready and w.held is None]
+            self._held_by_holders = 0
+            if sum(holder.rate or 0.0 for holder in holders) >= sum(worker.rate or 0.0 for worker in workers):
+                for holder in holders:
+                    self._held_by_holders |= holder.held or 0
+        return self._held_by_holders
+
+    def _request_holds(self, holders: Iterable[WorkerPace], now: float) -> Iterator[RequestHolds]:
+        """Asks the holders for what they have that have nothing useful, or have not been asked for long."""
+        for holder in holders:
+            if not holder.awaits_holds and (holder.useless_at >= 0 or now >= holder.holds_asked_at + HOLDS_AGE_S):
+                holder.awaits_holds, holder.holds_asked_at = True, now
+                yield RequestHolds(holder.number)
 
     def _credit_at(self, worker: WorkerPace) -> float:
         """Returns the time from which the worker may get another request; infinity if that depends on an event."""
@@ -540,46 +648,90 @@ class Scheduler(Core[Event, Action]):
             max_part = min(max_part, max(MIN_PART, int(UNIT_S * self._rate_limit.rate)))
             max_window = min(max_window, self._rate_limit.rate / max(1, ready))
         for worker in workers:
-            worker.update_limits(max_part, max_window)
+            worker.update_limits(max_part, max_window, ahead=0 if self._holders else 1)
 
-    def _choose_request(self, worker: WorkerPace, now: float) -> RequestUnit | None:
+    def _choose_request(self, worker: WorkerPace, event: Event, now: float) -> RequestUnit | None:
+        if worker.held is None or worker.useless_at != self._units.returned:
+            request = self._choose_unrequested(worker, now)
+            if request is not None:
+                worker.useless_at = -1
+                return request
+            worker.useless_at = self._units.returned
+        # A holder may have nothing useful while others still have much to do: then only stalled workers matter.
+        is_racing = not self._units_follow and (
+            worker.held is None or self._units.first_unrequested(0, self._limit) is None
+        )
+        if worker.held is not None and not is_racing and type(event) is not TimePassed:
+            return None
+        return self._choose_hedge(worker, now, is_racing=is_racing)
+
+    def _choose_unrequested(self, worker: WorkerPace, now: float) -> RequestUnit | None:
+        """Returns a request for something that is not requested from any worker, None if there is nothing."""
         # Several workers complete a unit together if they are slow. Others would all read the whole of it for that.
         shares = worker.is_slow or self._rate_limit is not None
-        if self._units.incomplete and (request := self._choose_part(worker, shares=shares)) is not None:
+        if self._units.incomplete and (request := self._choose_part(worker, now, shares=shares)) is not None:
             return request
-        unit = self._units.first_unrequested(0, self._limit)
-        if unit is not None and (worker.excluded or self._lost_units):
-            unit = self._skip_excluded(worker, unit)
+        if self._holders or self.passes_on:
+            unit = self._choose_unit_of_run(worker, now)
+        else:
+            unit = self._units.first_unrequested(0, self._limit)
+            if unit is not None and (worker.excluded or self._lost_units):
+                unit = self._skip_excluded(worker, unit, now)
         if unit is not None:
             return RequestUnit(worker.number, unit, 0, min(self._units.sizes[unit], worker.part_size))
-        if self._units.incomplete and not shares and (request := self._choose_part(worker, shares=True)) is not None:
-            return request
-        return self._choose_hedge(worker, now)
+        return self._choose_part(worker, now, shares=True) if self._units.incomplete and not shares else None
 
-    def _skip_excluded(self, worker: WorkerPace, first: int) -> int | None:
-        """Returns the first unit from ``first`` on that is unrequested and not excluded, None if there is none."""
+    def _choose_unit_of_run(self, worker: WorkerPace, now: float) -> int | None:
+        """Returns an unrequested unit that the worker has: the next one of a run or, after ``RUN_UNITS``, the first one
+        from a random unit on. None if there is none.
+        """
+        if not worker.run_left:
+            worker.run_unit, worker.run_left = self._choose(max(1, len(self._units.sizes))), RUN_UNITS
+        for start in (worker.run_unit, 0):
+            first = self._units.first_unrequested(start, self._limit)
+            unit = self._skip_excluded(worker, first, now) if first is not None else None
+            if unit is not None:
+                worker.run_unit, worker.run_left = unit + 1, worker.run_left - 1
+                return unit
+        return None
+
+    def _skip_excluded(self, worker: WorkerPace, first: int, now: float) -> int | None:
+        """Returns the first unit from ``first`` on that is unrequested, not excluded, and that the worker has; None if
+        there is none.
+        """
         unit: int | None = first
+        held = worker.held & self._units.missing_bits if worker.held is not None else None
+        if held is None and self._holders:
+            held = self._units.missing_bits & ~self._held_bits(now)
         # Groups that follow one another are one range. So this takes few steps even if thousands of them are excluded.
         while unit is not None:
             end = end_of_range(worker.excluded, unit) or end_of_range(self._lost_units, unit)
-            if end is None:
+            if end is None and held is not None:
+                # What the worker has is missing, so few of these units are not unrequested: those that are started.
+                rest = held >> unit
+                if not rest:
+                    return None
+                end = unit + (rest & -rest).bit_length() - 1
+            if end is None or end == unit:
                 break
             unit = self._units.first_unrequested(end, self._limit)
         return unit
 
     def _is_excluded(self, worker: WorkerPace, unit: int) -> bool:
-        """True if the worker is not asked for the group of the unit."""
-        return is_in_ranges(worker.excluded, unit) or is_in_ranges(self._lost_units, unit)
+        """True if the worker is not asked for the group of the unit, or does not have the unit."""
+        return not worker.has(unit) or is_in_ranges(worker.excluded, unit) or is_in_ranges(self._lost_units, unit)
 
-    def _choose_part(self, worker: WorkerPace, *, shares: bool) -> RequestUnit | None:
+    def _choose_part(self, worker: WorkerPace, now: float, *, shares: bool) -> RequestUnit | None:
         """Returns a request for a part of the oldest unit that is not requested completely, None if there is none. With
         ``shares``, also of a unit that another worker is completing.
         """
         for unit in sorted(self._units.incomplete):
             started = self._units.started[unit]
-            if not shares and any(self.workers[number].ready for number in started.workers - {worker.number}):
+            if not shares and any(self._is_ready(number) for number in started.workers - {worker.number}):
                 continue
             part = started.unrequested_part()
+            if worker.held is None and self._holders and self._held_bits(now) >> unit & 1:
+                continue
             if part is not None and self._may_request(worker, unit, started):
                 length = part[1] - part[0]
                 if not started.is_next_whole:
@@ -587,26 +739,40 @@ class Scheduler(Core[Event, Action]):
                 return RequestUnit(worker.number, unit, part[0], length)
         return None
 
+    def _is_ready(self, number: int) -> bool:
+        """True if requests can be sent to the worker."""
+        worker = self.workers.get(number)
+        return worker is not None and worker.ready
+
     def _may_request(self, worker: WorkerPace, unit: int, started: StartedUnit) -> bool:
-        """False if ``worker`` is not asked for the group of the unit, if it has sent a corrupt copy of the unit and
+        """False if ``worker`` is not asked for the unit, if it has sent a corrupt copy of the unit and
         some other usable worker has not, or if it still sends a part of a unit that is requested as a whole.
         """
         if self._is_excluded(worker, unit):
             return False
         if started.is_next_whole and any(request.worker == worker.number for request in started.requests):
             return False
+        if worker.number not in started.corrupt_senders:
+            return True
         group = self._group_of(unit)
-        usable = {w.number for w in self.workers.values() if not self._ban_reason(w, group)}
-        return worker.number not in started.corrupt_senders or usable <= started.corrupt_senders
+        usable = {w.number for w in self.workers.values() if w.has(unit) and not self._ban_reason(w, group)}
+        return usable <= started.corrupt_senders
 
-    def _choose_hedge(self, worker: WorkerPace, now: float) -> RequestUnit | None:
+    def _choose_hedge(self, worker: WorkerPace, now: float, *, is_racing: bool) -> RequestUnit | None:
         """Returns a request for the outstanding part that is predicted to arrive last, None if there is none.
 
         Considers only parts that ``worker`` is expected to deliver sooner. An idle worker is also asked for parts that
         only stalled workers have, whatever is expected of it: its rate may have been measured while it was frozen.
         """
         seen = min(now, self.read_until)
-        arrivals = {request: time for other in self.workers.values() for request, time in other.predict_arrivals(seen)}
+        if self._has_stalled is None:
+            self._has_stalled = any(other.is_stalled(seen) for other in self.workers.values())
+        if not is_racing and not self._has_stalled:
+            return None
+        if self._arrivals is None:
+            workers = self.workers.values()
+            self._arrivals = {request: time for other in workers for request, time in other.predict_arrivals(seen)}
+        arrivals = self._arrivals
         latest, hedge = 0.0, None
         for unit, started in self._units.started.items():
             if self._is_excluded(worker, unit):
@@ -614,8 +780,9 @@ class Scheduler(Core[Event, Action]):
             for start, end, requests in started.parts():
                 length = min(end - start, worker.part_size)
                 arrival = min((arrivals[request] for request in requests), default=0.0)
-                is_sooner = arrival > worker.predict_next_arrival(length, now) + MIN_HEDGE_GAIN_S
-                is_late = (is_sooner and not self._units_follow) or (
+                gain = MIN_HOLDER_GAIN_S if self._holders else MIN_HEDGE_GAIN_S
+                is_sooner = arrival > worker.predict_next_arrival(length, now) + gain
+                is_late = (is_sooner and is_racing) or (
                     not worker.outstanding
                     and all(self.workers[request.worker].is_stalled(seen) for request in requests)
                 )

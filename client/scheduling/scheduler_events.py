@@ -97,6 +97,23 @@ class UnitRefused(Struct, frozen=True):
     start: int = 0
 
 
+class UnitsHeld(Struct, frozen=True):
+    """A worker that holds some of the units only has answered ``RequestHolds``: the bits of ``units`` are set for the
+    units that it has.
+    """
+
+    worker: int
+    units: int
+
+
+class WorkerRemoved(Struct, frozen=True):
+    """The caller has closed the connection to the worker and does not open it again, for example because another one is
+    more useful.
+    """
+
+    worker: int
+
+
 class LimitMoved(Struct, frozen=True):
     """The caller wants only the units before ``limit`` to be requested for now. It never decreases."""
 
@@ -118,9 +135,10 @@ class Resumed(Struct, frozen=True):
 
 PlanEvent = UnitsAdded | UnitsFollow | GroupRemoved
 UnitReply = UnitWritten | PartReceived | UnitDuplicate | UnitCorrupt | UnitRefused
+HolderEvent = UnitsHeld | WorkerRemoved
 OutputEvent = PartsChecked | UnitChecked | LimitMoved
 LocalEvent = OutputEvent | Resumed | Stalled | TimePassed
-Event = PlanEvent | UnitReply | LocalEvent | ConnectionOpened | ConnectionClosed | SnapshotReceived
+Event = PlanEvent | UnitReply | HolderEvent | LocalEvent | ConnectionOpened | ConnectionClosed | SnapshotReceived
 
 
 # Actions, in addition to ``Ban`` and ``Unban``.
@@ -137,6 +155,12 @@ class RequestUnit(Struct, frozen=True, gc=False):
     @property
     def end(self) -> int:
         return self.start + self.length
+
+
+class RequestHolds(Struct, frozen=True):
+    """Ask the worker which units it holds. ``UnitsHeld`` follows, or the connection is closed."""
+
+    worker: int
 
 
 class CheckUnit(Struct, frozen=True):
@@ -175,7 +199,7 @@ class GroupLost(Struct, frozen=True):
     unit: int
 
 
-Action = RequestUnit | CheckUnit | Ban | Unban | GroupBan | GroupUnban | GroupLost
+Action = RequestUnit | RequestHolds | CheckUnit | Ban | Unban | GroupBan | GroupUnban | GroupLost
 
 
 class UnitState(enum.StrEnum):
@@ -197,8 +221,12 @@ TRANSITIONS: dict[tuple[UnitState, UnitState], tuple[type[Event] | type[Action],
     (UnitState.UNCHECKED, UnitState.UNREQUESTED): (UnitChecked,),
     (UnitState.UNREQUESTED, UnitState.STARTED): (RequestUnit, PartReceived),
     (UnitState.STARTED, UnitState.VERIFIED): (UnitWritten, PartsChecked),
-    (UnitState.STARTED, UnitState.UNREQUESTED): (ConnectionClosed, UnitRefused, UnitCorrupt, PartsChecked),
-    (UnitState.STARTED, UnitState.SUSPECT): (ConnectionClosed, UnitRefused, UnitCorrupt, PartsChecked),
+    (UnitState.STARTED, UnitState.UNREQUESTED): (
+        *(ConnectionClosed, WorkerRemoved, UnitRefused, UnitCorrupt, PartsChecked),
+    ),
+    (UnitState.STARTED, UnitState.SUSPECT): (
+        *(ConnectionClosed, WorkerRemoved, UnitRefused, UnitCorrupt, PartsChecked),
+    ),
     (UnitState.SUSPECT, UnitState.STARTED): (RequestUnit, PartReceived),
     (UnitState.UNCHECKED, UnitState.REMOVED): (GroupRemoved,),
     (UnitState.UNREQUESTED, UnitState.REMOVED): (GroupRemoved,),

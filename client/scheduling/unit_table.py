@@ -90,6 +90,8 @@ class UnitTable:
     def __init__(self) -> None:
         #: The number of units that are missing.
         self.remaining = 0
+        #: Increases whenever something becomes unrequested.
+        self.returned = 0
         #: The size of each unit in bytes.
         self.sizes = array("I")
         #: Where each unit came from: a worker's number, or one of the values above. The X of a worker is the set of
@@ -97,6 +99,8 @@ class UnitTable:
         self._source = array("H")
         #: The unrequested units, as ranges.
         self._unrequested: list[int] = []
+        #: The missing units that are not unchecked, as bits; None until they are needed for the first time.
+        self._missing_bits: int | None = None
         #: The started and suspect units. To be changed by the methods only, like the following set.
         self.started: dict[int, StartedUnit] = {}
         #: The started and suspect units of which some bytes are unrequested.
@@ -138,6 +142,14 @@ class UnitTable:
         unit = first_in_ranges(self._unrequested, start)
         return unit if unit is not None and unit < limit else None
 
+    @property
+    def missing_bits(self) -> int:
+        """The missing units that are not unchecked, as bits."""
+        if self._missing_bits is None:
+            digits = "".join("1" if source == MISSING else "0" for source in reversed(self._source))
+            self._missing_bits = int(digits or "0", 2)
+        return self._missing_bits
+
     # State changes.
 
     def add(self, sizes: Sequence[int]) -> None:
@@ -145,14 +157,18 @@ class UnitTable:
         if sizes:
             add_range(self._unrequested, len(self.sizes), len(self.sizes) + len(sizes))
             self.sizes.extend(sizes)
+            self.returned += 1
             self._source.extend(array("H", bytes(2 * len(sizes))))
             self.remaining += len(sizes)
+            if self._missing_bits is not None:
+                self._missing_bits |= ((1 << len(sizes)) - 1) << (len(self.sizes) - len(sizes))
 
     def mark_unchecked(self, units: Iterable[int]) -> None:
         """Records that the disk may hold these unrequested units."""
         for unit in units:
             self._source[unit] = UNCHECKED
             remove_range(self._unrequested, unit, unit + 1)
+            self._clear_bit(unit)
 
     def mark_checked(self, unit: int, *, valid: bool) -> None:
         """Records whether the data on the disk for an unchecked unit is valid."""
@@ -163,11 +179,16 @@ class UnitTable:
             self.remaining -= 1
         else:
             add_range(self._unrequested, unit, unit + 1)
+            self.returned += 1
+            if self._missing_bits is not None:
+                self._missing_bits |= 1 << unit
 
     def remove(self, start: int, end: int) -> None:
         """Records that the missing units from ``start`` to before ``end`` are not needed any more."""
         for unit in range(start, end):
             if self._source[unit] in (MISSING, UNCHECKED):
+                if self._source[unit] == MISSING:
+                    self._clear_bit(unit)
                 self._source[unit] = REMOVED
                 self.remaining -= 1
                 self.started.pop(unit, None)
@@ -210,6 +231,8 @@ class UnitTable:
             return
         self._source[unit] = worker
         self.remaining -= 1
+        if self._missing_bits is not None:
+            self._clear_bit(unit)
         if self.started.pop(unit, None) is None:
             # This is the reply to a request that was already dropped.
             remove_range(self._unrequested, unit, unit + 1)
@@ -243,6 +266,7 @@ class UnitTable:
         missing = {unit for unit, source in enumerate(self._source) if source == MISSING}
         assert self.remaining == len(missing) + self._source.count(UNCHECKED)
         unrequested = numbers_in_ranges(self._unrequested)
+        assert self._missing_bits in (None, sum(1 << unit for unit in missing))
         assert unrequested.isdisjoint(self.started)
         assert unrequested | self.started.keys() == missing
         for unit, started in self.started.items():
@@ -253,6 +277,10 @@ class UnitTable:
             assert bool(started.received) == bool(started.senders), unit
             assert (started.unrequested_part() is not None) == (unit in self.incomplete), unit
         assert self.incomplete <= self.started.keys()
+
+    def _clear_bit(self, unit: int) -> None:
+        if self._missing_bits is not None:
+            self._missing_bits &= ~(1 << unit)
 
     def _started_unit(self, unit: int) -> StartedUnit:
         """Returns the record of a missing unit, and creates it if the unit is unrequested."""
@@ -268,5 +296,7 @@ class UnitTable:
         if started.is_untouched:
             del self.started[unit]
             add_range(self._unrequested, unit, unit + 1)
+            self.returned += 1
         elif started.unrequested_part() is not None:
             self.incomplete.add(unit)
+            self.returned += 1

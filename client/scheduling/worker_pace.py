@@ -89,6 +89,18 @@ class WorkerPace(Struct):
     span_start: float = 0.0
     span_bytes: int = 0
     corrupt_count: int = 0
+    #: The units that the worker has, as bits; None if it has all. ``awaits_holds`` is True while it is asked for them,
+    #: last at ``holds_asked_at``. ``useless_at`` is the ``UnitTable.returned`` at which it had nothing that could be
+    #: requested, and has nothing since if that has not changed; otherwise -1.
+    held: int | None = None
+    awaits_holds: bool = False
+    holds_asked_at: float = 0.0
+    useless_at: int = -1
+    #: The unit after the last one that was requested from the worker, and how many units are left of the run.
+    run_unit: int = 0
+    run_left: int = 0
+    #: When data arrived last, or the connection was opened.
+    delivered_at: float = 0.0
 
     @property
     def ban_scope(self) -> BanScope | None:
@@ -100,14 +112,21 @@ class WorkerPace(Struct):
         """True if the worker is asked for parts because of its rate."""
         return not (self.is_growing or self.is_fast)
 
-    def update_limits(self, max_part: int, max_window: float) -> None:
-        """Computes the size of a part and the window. They are at most ``max_part`` and ``max_window`` bytes."""
+    def has(self, unit: int) -> bool:
+        """True if the worker has the unit, as far as is known."""
+        return self.held is None or self.held >> unit & 1 == 1
+
+    def update_limits(self, max_part: int, max_window: float, *, ahead: int = 1) -> None:
+        """Computes the size of a part and the window. They are at most ``max_part`` and ``max_window`` bytes. ``ahead``
+        parts wait at the worker while it sends one.
+        """
         is_whole = max_part <= self.whole_size
         self.is_fast = is_whole and self.has_delivered
         self.part_size = max_part if is_whole else int(self.part_for_rate)
         window = float(self.part_size)
         if self.has_delivered:
-            window = 2 * self.part_size + WINDOW_GAIN * (self.rate or 0.0) * max(self.round_trip, MIN_ROUND_TRIP_S)
+            round_trip = max(self.round_trip, MIN_ROUND_TRIP_S)
+            window = (1 + ahead) * self.part_size + WINDOW_GAIN * (self.rate or 0.0) * round_trip
         self.window = min(window, max_window)
 
     def predict_arrivals(self, now: float) -> Iterator[tuple[RequestUnit, float]]:
@@ -174,7 +193,7 @@ class WorkerPace(Struct):
         length = self.end_request(unit, start)
         if not length:
             return False
-        self.waiting_since = now
+        self.waiting_since = self.delivered_at = now
         self.span_bytes += length
         span = now - self.span_start
         if span < RATE_SPAN_S and self.is_fast:

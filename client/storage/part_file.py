@@ -129,6 +129,11 @@ class PartFile(Output):
             raise
 
     @property
+    def fd(self) -> int:
+        """The descriptor of the part file, for a process that reads it, too."""
+        return self._fd
+
+    @property
     def saved_progress(self) -> str:
         return f"progress saved in {self.path}; run the same command to resume"
 

@@ -198,9 +198,9 @@ def two_machines() -> Iterator[tuple[Wrapper, Wrapper]]:
 
 
 @contextlib.contextmanager
-def hosts(count: int, rate: str = "") -> Iterator[list[Wrapper]]:
+def hosts(count: int, rate: str = "", *, both_ways: bool = False) -> Iterator[list[Wrapper]]:
     """``count`` machines in one network: machine N has the address 192.0.2.N. All but the first and the last can send
-    at most ``rate``, such as "160mbit", if it is not empty.
+    at most ``rate``, such as "160mbit", if it is not empty; with ``both_ways`` all but the first, and receive no more.
     """
     with contextlib.ExitStack() as stack:
         bridge = stack.enter_context(network_namespace("ip link add sw type bridge", "ip link set sw up"))
@@ -212,8 +212,10 @@ def hosts(count: int, rate: str = "") -> Iterator[list[Wrapper]]:
             run_in(bridge, f"ip link set p{number} master sw up")
             run_in(machine, f"ip address add 192.0.2.{number}/24 dev e0")
             run_in(machine, "ip link set e0 up")
-            if rate and 1 < number < count:
+            if rate and 1 < number < count + both_ways:
                 run_in(machine, f"tc qdisc add dev e0 root tbf rate {rate} burst 64kb latency 50ms")
+                if both_ways:
+                    run_in(bridge, f"tc qdisc add dev p{number} root tbf rate {rate} burst 64kb latency 50ms")
         yield machines
 
 

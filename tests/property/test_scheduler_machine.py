@@ -3,6 +3,8 @@ is enough to finish the download: all groups of units but those that were remove
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -19,11 +21,13 @@ from tests.connections import opened
 from tests.unit.snapshots import snapshot, with_worker
 
 WORKERS = (1, 2, 3)
+#: A receiver that passes on what it has.
+HOLDER = 4
 MAX_UNITS = 12
 WRONG = 100
 KIB = 1 << 10
 
-numbers = st.sampled_from(WORKERS)
+numbers = st.sampled_from((*WORKERS, HOLDER))
 #: Units that are requested whole from the first on, and units that need several parts.
 SIZES = st.lists(st.sampled_from([1, MIN_PART, MIN_PART + 1, 50 * KIB, 200 * KIB]), max_size=MAX_UNITS)
 CATALOGUES = st.sampled_from([b"", b"one", b"two", b"three"])
@@ -62,14 +66,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         connected: set[int],
     ) -> None:
         self.now = 100.0
-        self.scheduler = Scheduler(WORKERS, memory=1 << 20, max_rate=max_rate)
+        choose = random.Random(len(sizes)).randrange
+        self.scheduler = Scheduler(WORKERS, memory=1 << 20, max_rate=max_rate, choose=choose)
         self.max_ahead = MAX_UNITS if max_ahead is None else max_ahead
         self.sizes: list[int] = []
         #: The first unit of each group.
         self.groups: list[int] = []
         self.lost: dict[int, core.GroupLost] = {}
         #: The groups that each worker is not asked for.
-        self.group_bans: dict[int, dict[int, BanReason]] = {number: {} for number in (*WORKERS, 9)}
+        self.group_bans: dict[int, dict[int, BanReason]] = {number: {} for number in (*WORKERS, HOLDER, 9)}
         #: The missing units of removed groups.
         self.removed: set[int] = set()
         #: All units before the position are verified and in the output, or removed.
@@ -84,7 +89,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.untrusted = untrusted
         self.epoch = 0
         #: The epoch of the current process of each worker.
-        self.epochs = dict.fromkeys(WORKERS, 0)
+        self.epochs = dict.fromkeys((*WORKERS, HOLDER), 0)
+        #: What the holder has said that it has, and whether it is asked for that.
+        self.held: set[int] = set()
+        self.awaits_holds = False
         if self.max_ahead < MAX_UNITS:
             self.feed(core.LimitMoved(self.max_ahead))
         self.feed(core.UnitsAdded(sizes, (), catalogue))
@@ -117,7 +125,12 @@ class SchedulerMachine(RuleBasedStateMachine):
                     assert group not in self.lost, "requested a unit of a lost group"
                     assert group not in self.group_bans[worker], "requested from a worker without the group"
                     assert unit < self.position + self.max_ahead, "requested a unit too early"
+                    assert worker != HOLDER or unit in self.held, "requested a unit that the holder lacks"
                     self.outstanding[worker].append(action)
+                case core.RequestHolds(worker):
+                    assert worker == HOLDER in self.outstanding
+                    assert not self.awaits_holds
+                    self.awaits_holds = True
                 case core.CheckUnit(worker, unit, senders):
                     received = self.received[unit]
                     assert worker in senders
@@ -143,7 +156,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                     del self.group_bans[worker][group]
                 case core.GroupLost(group, bans, unit):
                     assert group not in self.lost
-                    assert self.outstanding.keys() <= bans.keys(), "lost a group that a connected worker may have"
+                    assert self.outstanding.keys() - {HOLDER} <= bans.keys(), (
+                        "lost a group that a connected worker may have"
+                    )
                     for worker, reason in bans.items():
                         assert reason in (self.group_bans[worker].get(group), self.scheduler.workers[worker].ban_reason)
                     missing = {*units_of(self, group)} - self.verified - self.removed - self.unchecked
@@ -217,7 +232,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.epoch += is_new_process
             self.epochs[worker] = self.epoch
             self.outstanding[worker], self.dropped[worker] = [], []
-            self.feed(opened(worker, epoch=self.epoch, catalogue=catalogue))
+            if worker == HOLDER:
+                self.held, self.awaits_holds = set(), False
+            self.feed(opened(worker, epoch=self.epoch, catalogue=catalogue, passes_on=worker == HOLDER))
             if self.scheduler.workers[worker].ban_reason:
                 self.outstanding.pop(worker, None)
 
@@ -225,6 +242,19 @@ class SchedulerMachine(RuleBasedStateMachine):
     def lose(self, worker: int) -> None:
         if self.outstanding.pop(worker, None) is not None:
             self.feed(ConnectionClosed(worker))
+
+    @precondition(lambda self: HOLDER in self.outstanding and self.awaits_holds)
+    @rule(units=st.sets(st.integers(0, MAX_UNITS - 1)))
+    def tell_units(self, units: set[int]) -> None:
+        self.held, self.awaits_holds = units, False
+        self.feed(core.UnitsHeld(HOLDER, sum(1 << unit for unit in units)))
+
+    @precondition(lambda self: HOLDER in self.outstanding)
+    @rule()
+    def remove_holder(self) -> None:
+        del self.outstanding[HOLDER]
+        self.group_bans[HOLDER] = {}
+        self.feed(core.WorkerRemoved(HOLDER))
 
     @precondition(lambda self: self.pending())
     @rule(choice=st.integers(0, 99), valid=st.booleans())
@@ -271,6 +301,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             if reason is RefusalReason.SLEEPING:
                 self.dropped[worker] += self.outstanding[worker]
                 self.outstanding[worker] = []
+            if worker == HOLDER and reason is RefusalReason.MISSING:
+                self.held.discard(request.unit)
             self.feed(core.UnitRefused(worker, request.unit, reason, request.start))
 
     @precondition(lambda self: any(self.dropped.values()))

@@ -15,6 +15,7 @@ FLAGS = {
     "server5": "--server5",
     "server_key": "--server-key",
     "config": "-c",
+    "listen": "--listen",
 }
 
 

@@ -40,8 +40,8 @@ class WorkerSettings(Message, tag="settings", frozen=True):
 
 
 class PassedFile(Struct, frozen=True):
-    """A file that a download receives and passes on: its entry, the digests of its segments, and its path while it is
-    received.
+    """A file that a download receives and passes on: its entry, the digests of its segments, and the descriptor of the
+    part file, which the process inherits.
     """
 
     name: str
@@ -50,16 +50,17 @@ class PassedFile(Struct, frozen=True):
     mode: int
     id: bytes
     digests: bytes
-    path: bytes
+    fd: int
 
 
 class PassOnSettings(Struct, frozen=True):
-    """The first frame on the standard input of a worker that a download has started: where it listens, the secret of
-    its own key (empty without keys), the limit of its rate in bytes a second (0: none), and the files. Further frames
-    are ``UnitsHeld``, ``Admitted`` and ``QuitOrder``; heartbeats are written to standard output.
+    """The first frame on the standard input of a worker that a download has started: the id of its plan, where it
+    listens, the secret of its own key (empty without keys), the limit of its rate in bytes a second (0: none), and the
+    files. Further frames are ``UnitsHeld``, ``Admitted`` and ``QuitOrder``; heartbeats are written to standard output.
     """
 
     parent: int
+    plan: bytes
     bind: str
     secret: bytes
     rate: int

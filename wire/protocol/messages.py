@@ -34,6 +34,8 @@ MAX_BUNDLE_FILES = 512
 FILE_OK = "ok"
 #: Maximum number of entries of a page of the catalogue. No array of another message is longer.
 MAX_ENTRIES = 8192
+#: Maximum number of holders in a reply.
+MAX_HOLDERS = 16
 #: A number of seconds; neither NaN nor infinite, because a timer with such a value would never expire.
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 #: Bytes a second.
@@ -54,7 +56,9 @@ ClientName = Annotated[str, Meta(max_length=MAX_CLIENT_NAME, pattern=_PRESENTABL
 Selection = Annotated[str, Meta(max_length=MAX_SELECTION, pattern=_PRESENTABLE)]
 #: The feature of a broker that takes ``progress`` messages.
 PROGRESS_FEATURE = "progress"
-#: Names of optional parts of the protocol that a peer speaks.
+#: In the ``features`` of a ``welcome``: the worker is a receiver that passes on what it has, and may lack units.
+PASSES_ON = "passes-on"
+#: Names of optional parts of the protocol that a peer speaks, such as ``PASSES_ON``.
 Features = Annotated[list[Annotated[str, Meta(max_length=64, pattern=r"^[a-z0-9-]+\Z")]], Meta(max_length=64)]
 #: The versions of the protocol that a peer speaks.
 Versions = Annotated[list[Natural], Meta(max_length=64)]
@@ -234,8 +238,20 @@ class Refusal(WorkerReply, tag="refusal", frozen=True):
     versions: Versions = []
 
 
-DataRequest = Hello | List | Describe | Digests | Get | GetBundle | Bye
-DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Bundle | Refusal
+class Holds(Correlated, tag="holds", frozen=True):
+    """Asks a receiver that passes on what it has for the units of its plan that it holds."""
+
+
+class Held(WorkerReply, tag="held", frozen=True):
+    """The reply to ``holds``: the receiver's plan. In the payload, bit N (bit N % 8 of byte N // 8, the least
+    significant one first) is set if it holds unit N; bytes at the end that are zero are left out.
+    """
+
+    plan: FileId
+
+
+DataRequest = Hello | List | Describe | Digests | Get | GetBundle | Holds | Bye
+DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Bundle | Held | Refusal
 
 
 # Status socket: the broker's full snapshot.
@@ -436,7 +452,34 @@ class DownloadProgress(Message, tag="progress", frozen=True):
     exit_code: Annotated[int, Meta(ge=0, le=255)] = 0
 
 
-ControlRequest = Join | Heartbeat | Toggle | StatusRequest | Quit | Done | Complaint | DownloadProgress
+class Holder(msgspec.Struct, frozen=True):
+    """A receiver that passes on a plan: where it listens, and its own public key (empty without keys)."""
+
+    endpoint: Annotated[str, Meta(max_length=300)]
+    key: PublicKey = b""
+
+
+class Announce(ControlCommand, tag="announce", frozen=True):
+    """A receiver that passes on what it has of a plan: ``units`` units so far, at ``endpoint``, with its own public key
+    ``key`` if it uses keys. The host ``*`` stands for the one from which it announces. ``endpoint`` is empty for a
+    receiver that only asks for holders. ``silent`` are holders that did not answer, ``corrupt`` those that have sent
+    corrupt units. ``admitted`` is the digest of the admitted keys that it knows; empty if it does not need them.
+    """
+
+    plan: FileId
+    units: Natural
+    endpoint: Annotated[str, Meta(max_length=300)] = ""
+    key: PublicKey = b""
+    silent: Annotated[list[Holder], Meta(max_length=MAX_HOLDERS)] = []
+    corrupt: Annotated[list[Holder], Meta(max_length=MAX_HOLDERS)] = []
+    admitted: Annotated[bytes, Meta(max_length=32)] = b""
+
+    def __post_init__(self) -> None:
+        if len(self.key) not in (0, 32):
+            raise ValueError(f"`key` has {len(self.key)} bytes, but a public key has 32")
+
+
+ControlRequest = Join | Heartbeat | Toggle | StatusRequest | Quit | Done | Complaint | DownloadProgress | Announce
 
 
 # Control socket: from the broker.
@@ -499,6 +542,13 @@ class Reached(Message, tag="reached", frozen=True):
 
 class Accepted(Correlated, tag="accepted", frozen=True):
     """The request was carried out."""
+
+
+class Holders(Correlated, tag="holders", frozen=True):
+    """The reply to ``announce``: some holders of the plan, and the seconds after which to announce again."""
+
+    holders: Annotated[list[Holder], Meta(max_length=MAX_HOLDERS)]
+    seconds: Seconds
 
 
 class Toggled(Correlated, tag="toggled", frozen=True):
@@ -566,7 +616,7 @@ class Rejected(Correlated, tag="rejected", frozen=True):
     versions: Versions = []
 
 
-ControlReply = Accepted | Toggled | StatusReport | Rejected
+ControlReply = Accepted | Toggled | StatusReport | Holders | Rejected
 WorkerOrder = Order | QuitOrder | JoinOrder | Admitted | Reached
 #: What a worker receives from the broker.
 WorkerMessage = WorkerOrder | Joined | Rejected

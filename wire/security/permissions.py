@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import UnionType
 
 from msd.wire.protocol.messages import (
+    Announce,
     Complaint,
     ControlRequest,
     DataRequest,
@@ -25,8 +26,8 @@ from msd.wire.security.keys import Role
 
 #: The requests that each role may send, and no others.
 PERMISSIONS: Mapping[Role, UnionType | type[Message]] = {
-    Role.CLIENT: DataRequest | StatusRequest | DownloadProgress | Done | Complaint,
-    Role.OPERATOR: DataRequest | StatusRequest | DownloadProgress | Done | Complaint | Toggle | Quit,
+    Role.CLIENT: DataRequest | StatusRequest | DownloadProgress | Done | Complaint | Announce,
+    Role.OPERATOR: DataRequest | StatusRequest | DownloadProgress | Done | Complaint | Announce | Toggle | Quit,
     Role.WORKER: Join | Heartbeat,
     Role.ANYONE: DataRequest | ControlRequest,
 }

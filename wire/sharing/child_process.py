@@ -1,12 +1,18 @@
-"""What the exit of a child process means, and how its streams are closed. Starts no process."""
+"""The command of a child process, what its exit means, and how its streams are closed. Starts no process."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 from msd.wire.support.presentable_names import presentable
+
+
+def workers_command(*arguments: str) -> list[str]:
+    """Returns the command that runs ``msd.workers`` with these arguments in another process."""
+    return [sys.executable, "-P", "-m", "msd.workers", *arguments]
 
 
 def exit_reason(code: int, log: Path) -> str:

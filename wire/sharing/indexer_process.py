@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -16,7 +15,7 @@ import msgspec
 from msd.wire.errors import MsdError
 from msd.wire.protocol.child_messages import IndexLine, RescanRequest
 from msd.wire.protocol.messages import SuspectSegment
-from msd.wire.sharing.child_process import close_streams, exit_reason
+from msd.wire.sharing.child_process import close_streams, exit_reason, workers_command
 
 
 class IndexerProcess:
@@ -27,7 +26,7 @@ class IndexerProcess:
         self._partial_line = b""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "msd.workers", "index", str(folder / "catalogue")],
+                workers_command("index", str(folder / "catalogue")),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

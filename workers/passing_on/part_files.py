@@ -18,15 +18,14 @@ MISSING = ReadRefused(RefusalReason.MISSING, "not received yet")
 
 
 class PartFiles:
-    """The files at ``paths``, by name. They are opened at once: the descriptors remain valid when files are renamed.
-
-    Raises ``OSError`` if a file cannot be opened. Call ``close()`` when done.
+    """The files of these descriptors, by name. A descriptor remains valid when the file is renamed, and the download is
+    not told that another program has opened the file.
     """
 
-    def __init__(self, paths: dict[str, bytes]) -> None:
-        self._open = {name: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for name, path in paths.items()}
+    def __init__(self, descriptors: dict[str, int]) -> None:
+        self._open = descriptors
         #: The segments of each file that are verified.
-        self._held: dict[str, set[int]] = {name: set() for name in paths}
+        self._held: dict[str, set[int]] = {name: set() for name in descriptors}
 
     def add(self, name: str, index: int) -> None:
         """A segment of a file was verified."""

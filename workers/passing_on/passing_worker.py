@@ -24,6 +24,7 @@ from msd.wire.support.malloc import keep_freed_memory
 from msd.wire.support.signal_fd import SignalDescriptor
 from msd.workers.indexing.edition_writer import EditionWriter
 from msd.workers.passing_on.client_connection import ClientConnection
+from msd.workers.passing_on.holdings import Holdings
 from msd.workers.passing_on.part_files import PartFiles
 from msd.workers.serving.worker import Worker
 from msd.workers.source.catalogue import SharedFile, Version
@@ -31,7 +32,7 @@ from msd.workers.source.catalogue import SharedFile, Version
 
 def run(settings: PassOnSettings) -> None:
     """Serves until standard input ends or SIGTERM arrives. Raises ``MsdError`` and ``OSError``."""
-    source = PartFiles({file.name: file.path for file in settings.files})
+    source = PartFiles({file.name: file.fd for file in settings.files})
     # Unit N of a plan that consists of segments.
     units = [(file.name, index) for file in settings.files for index in range(_shared(file).segments)]
     raise_descriptor_limit()
@@ -42,7 +43,9 @@ def run(settings: PassOnSettings) -> None:
     def on_held(numbers: list[int]) -> None:
         for number in numbers:
             source.add(*units[number])
+            holdings.add(number)
 
+    holdings = Holdings(settings.plan)
     connection = ClientConnection(0, 1, on_held, lambda: worker.stop())  # noqa: PLW0108
     folder = Path(tempfile.mkdtemp(prefix="msd-pass-on-"))
     try:
@@ -65,6 +68,7 @@ def run(settings: PassOnSettings) -> None:
             connection,
             poll_loop,
             source=source,
+            holdings=holdings,
         )
     finally:
         # The catalogue is in memory now, and its files are open.

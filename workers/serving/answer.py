@@ -22,6 +22,7 @@ from msd.wire.protocol.messages import (
     Get,
     GetBundle,
     Hello,
+    Holds,
     List,
     Refusal,
     Welcome,
@@ -92,10 +93,11 @@ Job = SegmentJob | DigestsJob | BundleJob
 
 
 class Identity(Struct, frozen=True):
-    """Identifies a worker process: its number, and a random number for this run of the process."""
+    """Identifies a worker process: its number, a random number for this run of the process, and its features."""
 
     number: int
     epoch: int
+    features: tuple[str, ...] = ()
 
 
 def answer(
@@ -137,7 +139,10 @@ def answer(
                 number=identity.number,
                 files=catalogue.file_count,
                 catalogue=catalogue.id,
+                features=[*identity.features],
             )
+        case Holds(rid=rid):
+            return refusal(rid, identity, RefusalReason.BAD_REQUEST, "this worker has all units")
         case QueuedList(rid=rid, catalogue=id, first=first, end=end):
             listing = listings.find(id)
             if listing is None:

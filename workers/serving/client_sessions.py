@@ -26,16 +26,24 @@ class ClientSessions(Generic[K]):
 
     def __init__(self) -> None:
         self._open: dict[K, tuple[ServedSession, float]] = {}
+        #: The connections among these whose client passes on what it receives.
+        self._receivers: set[K] = set()
         #: The connections among these to which digests or segments were sent.
         self._served: set[K] = set()
         #: Sessions that have begun to be served, oldest first, until they are reported.
         self._unreported: dict[ServedSession, None] = {}
 
-    def open(self, key: K, session: int, now: float, public_key: bytes = b"") -> None:
+    def open(self, key: K, session: int, now: float, public_key: bytes = b"", *, passes_on: bool = False) -> None:
         """Handles a ``hello``. A client with session 0 is not counted. ``public_key`` is empty without keys."""
         self.close(key)
         if session:
             self._open[key] = (ServedSession(session, public_key), now)
+            if passes_on:
+                self._receivers.add(key)
+
+    def passes_on(self, key: K) -> bool:
+        """True if the client passes on what it receives."""
+        return key in self._receivers
 
     def touch(self, key: K, now: float) -> None:
         """Handles any other request; opens no session."""
@@ -59,10 +67,12 @@ class ClientSessions(Generic[K]):
     def close(self, key: K) -> None:
         self._open.pop(key, None)
         self._served.discard(key)
+        self._receivers.discard(key)
 
     def clear(self) -> None:
         self._open.clear()
         self._served.clear()
+        self._receivers.clear()
 
     def current(self, now: float) -> list[int]:
         """Closes sessions that timed out; returns the sessions that are open at ``now``, sorted, without duplicates."""

@@ -114,10 +114,18 @@ class _ReadyList(Generic[K]):
 
 
 class FairQueue(Generic[K, R]):
-    """The request queues of all clients. ``rate`` is in bytes per second, 0 for no limit."""
+    """The request queues of all clients. ``rate`` is in bytes per second, 0 for no limit.
 
-    def __init__(self, rate: int = 0) -> None:
+    ``max_unfinished`` limits the requests of all clients together that are queued or whose replies are in flight; None
+    means no limit. A receiver that passes on what it has needs it: where every request waits for long, units are passed
+    on late. A client that is refused asks another receiver at once.
+    """
+
+    def __init__(self, rate: int = 0, max_unfinished: int | None = None) -> None:
         self._rate = rate
+        self._max_unfinished = max_unfinished
+        #: The number of requests that were taken from a queue, and whose replies are not completed yet.
+        self._taken = 0
         #: Clients with queued requests or replies in flight, and no others.
         self._clients: dict[K, _Client[R]] = {}
         self._ready: tuple[_ReadyList[K], _ReadyList[K], _ReadyList[K]] = (_ReadyList(), _ReadyList(), _ReadyList())
@@ -131,7 +139,11 @@ class FairQueue(Generic[K, R]):
         self._next_send_at = 0.0
 
     def add(self, key: K, request: R) -> bool:
-        """Queues a request of client ``key``; returns False if the client's queue is full."""
+        """Queues a request of client ``key``; returns False if the client's queue is full, or if there are too many
+        requests of all clients.
+        """
+        if self._max_unfinished is not None and self.queued + self._taken >= self._max_unfinished:
+            return False
         client = self._clients.get(key)
         if client is None:
             client = self._clients[key] = _Client()
@@ -143,6 +155,11 @@ class FairQueue(Generic[K, R]):
             self._mark_unready(key, client)
         self._mark_ready(key, client)
         return True
+
+    @property
+    def unfinished(self) -> int:
+        """The number of requests of all clients that are queued, or whose replies are in flight."""
+        return self.queued + self._taken
 
     def is_full(self, key: K) -> bool:
         """True if the client's queue is full."""
@@ -168,6 +185,7 @@ class FairQueue(Generic[K, R]):
                 client.ready_as, client.served_as, client.share_start = None, client_class, start
                 self._turn_number += 1
                 self.queued -= 1
+                self._taken += 1
                 return key, client.queue.popleft()
         return None
 
@@ -184,10 +202,12 @@ class FairQueue(Generic[K, R]):
 
     def on_dropped(self, key: K) -> None:
         """A reply could not be handed to ZeroMQ."""
+        self._taken -= 1
         self._end_turn(key, self._clients[key])
 
     def on_completed(self, key: K, size: int) -> None:
         """ZeroMQ released a reply of ``size`` bytes: it was transmitted, or the client disconnected."""
+        self._taken -= 1
         client = self._clients[key]
         self._budget_used += client.add_in_flight(-1, -size)
         if (history := self._histories.get(key)) is not None:
@@ -230,6 +250,9 @@ class FairQueue(Generic[K, R]):
         for ready in self._ready:
             assert ready.entries == sorted(ready.entries)
             assert {entry[2] for entry in ready.entries} <= set(self._clients)
+        served = sum(client.in_flight + (client.served_as is not None) for client in self._clients.values())
+        assert self._taken == served
+        assert self._max_unfinished is None or self.queued + self._taken <= self._max_unfinished
         assert self.queued == sum(len(client.queue) for client in self._clients.values())
         assert self._budget_used == sum(
             client.in_flight_bytes for client in self._clients.values() if client.in_flight > 1

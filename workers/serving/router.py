@@ -107,9 +107,10 @@ class Router:
             raise ProtocolError(f"{len(frames)} frames")
         return (self._generation, frames[0].bytes), frames[1]
 
-    def send(self, client: ClientKey, reply: Message) -> None:
+    def send(self, client: ClientKey, reply: Message, payload: bytes = b"") -> None:
         """Sends a small reply; drops it if the client is disconnected or its send queue is full."""
-        self._send_parts(client, encode(reply))
+        parts = (encode(reply), payload) if payload else (encode(reply),)
+        self._send_parts(client, *parts)
 
     def send_large(self, client: ClientKey, head: bytes, payload: bytes, size: int) -> bool:
         """Sends a large reply without copying it; returns False if it was dropped. ``size`` is reported with its

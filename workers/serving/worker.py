@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import zmq
 from msgspec import Struct
@@ -27,6 +28,7 @@ from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
     FILE_OK,
+    PASSES_ON,
     PROTOCOL_VERSION,
     Admitted,
     Bundle,
@@ -36,7 +38,9 @@ from msd.wire.protocol.messages import (
     Described,
     DigestPage,
     Heartbeat,
+    Held,
     Hello,
+    Holds,
     Join,
     Joined,
     JoinOrder,
@@ -121,6 +125,8 @@ IDLE_COLLECT_INTERVAL_S = 0.1
 #: Maximum numbers of open and of newly served sessions in a heartbeat, which must fit into ``MAX_REQUEST_FRAME``: a
 #: served session takes up to 56 bytes.
 MAX_SESSIONS_REPORTED, MAX_SERVED_REPORTED = 1024, 512
+#: Requests of all clients together above which those that pass on are refused as busy: at workers and at receivers.
+MAX_UNFINISHED = 8
 #: Why a piece is refused if its source is to blame and not a change of the file, and the length of the text about it.
 TROUBLES, MAX_TROUBLE = (RefusalReason.UNAVAILABLE, RefusalReason.UNREADABLE), 200
 #: Seconds after which a file that is not read is closed; it may stay open for up to twice as long.
@@ -135,6 +141,18 @@ class _WaitingReply(Struct, frozen=True):
     size: int
 
 
+class Holdings(Protocol):
+    """What a receiver that passes on has of its plan."""
+
+    @property
+    def plan(self) -> bytes:
+        """The id of the plan."""
+
+    @property
+    def bitmap(self) -> bytes:
+        """The payload of ``Held``."""
+
+
 class PortBusyError(MsdError):
     """The worker's port cannot be bound."""
 
@@ -142,7 +160,8 @@ class PortBusyError(MsdError):
 class Worker:
     """One worker process. ``run()`` serves until it is told to end. ``context`` and ``broker`` remain the caller's.
 
-    The content of the files is read from ``source``; None stands for what the broker shares.
+    The content of the files is read from ``source``; None stands for what the broker shares. A receiver that passes on
+    what it has says with ``holdings`` what that is.
 
     ``show`` is called with each line for the operator, ``on_stale`` if a shared file may no longer be the version that
     was indexed, with a suspect segment if there is one: a worker that the broker has started tells the broker instead.
@@ -157,6 +176,7 @@ class Worker:
         poll_loop: PollLoop,
         *,
         source: Source | None = None,
+        holdings: Holdings | None = None,
         show: Callable[[str], None] = lambda text: None,
         on_stale: Callable[[SuspectSegment | None], None] = lambda suspect: None,
         on_turn: Callable[[float], None] = lambda now: None,
@@ -182,8 +202,11 @@ class Worker:
         #: Why the last read that had to wait failed; empty if it did not.
         self._trouble = ""
         #: The number is 0 until the broker chooses it; the port is closed until then.
-        self._identity = Identity(settings.number or 0, 1 + secrets.randbits(62))
-        self._queue: FairQueue[ClientKey, QueuedRequest] = FairQueue(settings.rate)
+        features = (PASSES_ON,) if holdings is not None else ()
+        self._identity = Identity(settings.number or 0, 1 + secrets.randbits(62), features)
+        self._holdings = holdings
+        limit = MAX_UNFINISHED if holdings is not None else None
+        self._queue: FairQueue[ClientKey, QueuedRequest] = FairQueue(settings.rate, limit)
         self._sessions: ClientSessions[ClientKey] = ClientSessions()
         self._poll_loop = poll_loop
         self._endpoint = Endpoint.parse(settings.bind)
@@ -381,7 +404,7 @@ class Worker:
             if self._is_child and newest.edition != self._edition:
                 self.switch_to(newest.edition)
             if isinstance(newest, Joined):
-                self._identity = Identity(newest.number, self._identity.epoch)
+                self._identity = Identity(newest.number, self._identity.epoch, self._identity.features)
                 self._say(f"joined as worker {newest.number} ({self._settings.name})")
                 self._handle(JoinAccepted(newest.wanted))
             else:
@@ -481,16 +504,24 @@ class Worker:
                 request = narrow
             if isinstance(request, Hello):
                 if request.version == PROTOCOL_VERSION:
-                    self._sessions.open(client, request.session, now, self._zap.key_of(frame))
+                    passes_on = PASSES_ON in request.features
+                    self._sessions.open(client, request.session, now, self._zap.key_of(frame), passes_on=passes_on)
             elif isinstance(request, Bye):
                 self._sessions.close(client)
             else:
                 self._sessions.touch(client, now)
             if awake and isinstance(request, QUEUED_REQUESTS):
+                # What waits for long is passed on late: such a client asks another one at once.
+                is_late = self._queue.unfinished >= MAX_UNFINISHED and self._sessions.passes_on(client)
                 compacted = compact_request(request, self._catalogue, self._listings, scope)
-                if not self._queue.add(client, compacted):
-                    self._next_busy_refusal = now + BUSY_REFUSAL_INTERVAL_S
+                if is_late or not self._queue.add(client, compacted):
+                    if not is_late:
+                        self._next_busy_refusal = now + BUSY_REFUSAL_INTERVAL_S
                     self._router.send(client, refusal(request.rid, self._identity, RefusalReason.BUSY))
+                continue
+            if isinstance(request, Holds) and awake and self._holdings is not None:
+                held = Held(rid=request.rid, epoch=self._identity.epoch, plan=self._holdings.plan)
+                self._router.send(client, held, self._holdings.bitmap)
                 continue
             reply = answer(request, self._identity, self._catalogue, self._listings, awake=awake)
             if reply is not None:

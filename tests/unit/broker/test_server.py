@@ -100,10 +100,10 @@ class FakeReaching:
     """Records the attempts to reach a worker."""
 
     def __init__(self, *_: object) -> None:
-        self.attempts: list[tuple[int, int, Endpoint, bytes]] = []
+        self.attempts: list[tuple[object, Endpoint, bytes]] = []
 
-    def start(self, *attempt: Any) -> None:
-        self.attempts.append(attempt)
+    def start(self, name: object, endpoint: Endpoint, key: bytes, is_right: object) -> None:
+        self.attempts.append((name, endpoint, key))
 
     def pass_time(self, now: float) -> None: ...
 
@@ -384,8 +384,8 @@ def test_a_worker_that_the_broker_did_not_start_is_published_and_serves_its_own_
     assert harness.receive(join, b"attic", elsewhere) == [reply]
     heartbeat = Heartbeat(number=3, epoch=9, state=ReportedState.AWAKE, edition=40, load=Load(stale=True), sessions=[])
     assert harness.receive(heartbeat, b"attic", elsewhere) == []
-    assert harness.reaching.attempts == [(3, 9, Endpoint("192.0.2.7", 21018), b"")]
-    harness.broker._on_reach_tried(3, 9, "")
+    assert harness.reaching.attempts == [((3, 9), Endpoint("192.0.2.7", 21018), b"")]
+    harness.broker._on_reach_tried((3, 9), "")
     assert harness.listeners.sent == [(b"attic", Reached(endpoint="tcp://192.0.2.7:21018"))]
     harness.listeners.sent.clear()
     assert harness.receive(heartbeat, b"impostor", elsewhere) == [JoinOrder()]
@@ -419,7 +419,7 @@ def test_a_worker_that_left_long_ago_is_not_listed_any_more(harness: Harness, mo
     harness.receive(leaving, b"attic", elsewhere)
     harness.broker._handle(TimePassed(), time.monotonic() + FORGET_AFTER_S)
     assert [worker.number for worker in harness.listeners.published[-1].workers] == [1, 2]
-    harness.broker._on_reach_tried(3, 9, "late")
+    harness.broker._on_reach_tried((3, 9), "late")
     join = replace(join, epoch=10)
     reply = Joined(rid=5, number=3, wanted=WantedState.ASLEEP, edition=1, host="192.0.2.7")
     assert harness.receive(join, b"attic", elsewhere) == [reply]

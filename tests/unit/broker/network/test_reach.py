@@ -30,9 +30,9 @@ class Harness:
     def __init__(self, stack: ExitStack, keys: KeyPair | None = None) -> None:
         self._stack = stack
         self._loop = PollLoop()
-        self.results: list[tuple[int, int, str]] = []
+        self.results: list[tuple[str, str]] = []
         context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
-        self.reaching = Reaching(context, keys, self._loop, lambda *result: self.results.append(result))
+        self.reaching: Reaching[str] = Reaching(context, keys, self._loop, lambda *result: self.results.append(result))
         stack.callback(self.reaching.close)
 
     def worker(self, own: KeyPair | None = None, admitted: KeyPair | None = None, epoch: int = EPOCH) -> Endpoint:
@@ -61,7 +61,7 @@ class Harness:
 
     def reach(self, endpoint: Endpoint, key: bytes = b"") -> str:
         """Returns why the worker at ``endpoint`` is not reached."""
-        self.reaching.start(5, EPOCH, endpoint, key)
+        self.reaching.start("attic", endpoint, key, lambda welcome: welcome.epoch == EPOCH)
         began = time.monotonic()
         while not self.results:
             deadline = self.reaching.next_deadline(0.0)
@@ -71,8 +71,8 @@ class Harness:
             self.reaching.pass_time(time.monotonic())
         assert time.monotonic() < began + TIMEOUT_S + 1.0
         assert self.reaching.next_deadline(0.0) is None
-        ((number, epoch, reason),) = self.results
-        assert (number, epoch) == (5, EPOCH)
+        ((name, reason),) = self.results
+        assert name == "attic"
         return reason
 
 

@@ -38,8 +38,18 @@ def port() -> int:
 def process(tmp_path: Path, port: int) -> Iterator[PassingProcess]:
     path = tmp_path / ".film.msd-part"
     path.write_bytes(CONTENT)
-    file = PassedFile("film", len(CONTENT), 7, 0o644, MANIFEST.id, DIGESTS, os.fsencode(path))
-    with closing(PassingProcess(Endpoint("127.0.0.1", port), b"", 0, [file])) as process:
+    with (
+        path.open("rb") as part,
+        closing(
+            PassingProcess(
+                MANIFEST.id,
+                Endpoint("127.0.0.1", port),
+                b"",
+                0,
+                [PassedFile("film", len(CONTENT), 7, 0o644, MANIFEST.id, DIGESTS, part.fileno())],
+            )
+        ) as process,
+    ):
         yield process
 
 

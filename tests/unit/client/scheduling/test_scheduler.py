@@ -9,7 +9,16 @@ from msgspec.structs import replace
 
 from msd.client.network_events import Ban, BanReason, ConnectionClosed, SnapshotReceived, Unban
 from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES
-from msd.client.scheduling.scheduler import CATALOGUE_LOAD_PAUSE_S, CATALOGUE_LOAD_S, Scheduler
+from msd.client.scheduling.scheduler import (
+    CATALOGUE_LOAD_PAUSE_S,
+    CATALOGUE_LOAD_S,
+    HOLDS_AGE_S,
+    HOLDS_INTERVAL_S,
+    MAX_CORRUPT_UNITS,
+    RUN_UNITS,
+    USELESS_AFTER_S,
+    Scheduler,
+)
 from msd.client.scheduling.scheduler_events import (
     Action,
     CheckUnit,
@@ -21,6 +30,7 @@ from msd.client.scheduling.scheduler_events import (
     LimitMoved,
     PartReceived,
     PartsChecked,
+    RequestHolds,
     RequestUnit,
     Resumed,
     UnitChecked,
@@ -29,8 +39,10 @@ from msd.client.scheduling.scheduler_events import (
     UnitRefused,
     UnitsAdded,
     UnitsFollow,
+    UnitsHeld,
     UnitState,
     UnitWritten,
+    WorkerRemoved,
 )
 from msd.client.scheduling.worker_pace import MIN_PART, PART_GROWTH
 from msd.wire.protocol.states import RefusalReason, WorkerState
@@ -1002,3 +1014,153 @@ def test_the_oldest_missing_unit_of_a_frozen_or_lost_worker_is_requested_again(s
     scene.feed(ConnectionClosed(1))
     scene.feed(ConnectionClosed(2))
     assert scene.ready(3) == requests(3, 0)
+
+
+# Workers that hold some of the units only.
+
+
+def bits(*units: int) -> int:
+    return sum(1 << unit for unit in units)
+
+
+def hold(scene: Scene, worker: int, *units: int) -> list[Action]:
+    """Connects a worker that holds these units."""
+    assert RequestHolds(worker) in scene.feed(opened(worker, passes_on=True))
+    return scene.feed(UnitsHeld(worker, bits(*units)))
+
+
+def test_a_holder_is_asked_only_for_units_that_it_has(scene: Scene) -> None:
+    scene.begin(10, 1, are_fast=False)
+    assert hold(scene, 20, 3) == [RequestUnit(20, 3, 0, MIN_PART)]
+    assert scene.feed(PartReceived(20, 3, 0, MIN_PART)) == [RequestUnit(20, 3, MIN_PART, MIN_PART)]
+    assert requested_units(scene.feed(PartReceived(20, 3, MIN_PART, MIN_PART))) == []
+    assert scene.feed(PartsChecked(20, 3, valid=True)) == []
+    assert not requested_units(scene.feed(UnitsHeld(20, bits(3))))
+    assert requested_units(scene.feed(UnitsHeld(20, bits(3, 7)))) == [7]
+
+
+def test_a_part_is_not_requested_from_a_holder_without_the_unit(scene: Scene) -> None:
+    scene.begin(10, 1, are_fast=False)
+    scene.feed(opened(1))
+    assert scene.scheduler.outstanding(1) == [0]
+    assert requested_units(hold(scene, 20, 5)) == [5]
+
+
+def test_where_there_are_holders_units_are_requested_in_random_runs(scene: Scene) -> None:
+    requested: list[int] = []
+    starts = {0: 40, 4: 70, 8: 98}
+    scene.scheduler = Scheduler([1], memory=1 << 30, choose=lambda count: starts.get(len(requested), 7))
+    scene.feed(UnitsAdded([MIN_PART] * 100))
+    hold(scene, 20)
+    requested += requested_units(scene.feed(opened(1)))
+    while len(requested) < 12:
+        requested += requested_units(scene.feed(UnitWritten(1, requested[-1])))
+    assert requested == [40, 41, 42, 43, 70, 71, 72, 73, 98, 99, 0, 1]
+    assert RUN_UNITS == 4
+
+
+def test_after_the_last_holder_has_gone_units_are_requested_in_order(scene: Scene) -> None:
+    scene.scheduler = Scheduler([1], memory=1 << 30, choose=lambda count: 50)
+    scene.feed(UnitsAdded([MIN_PART] * 100))
+    hold(scene, 20)
+    assert requested_units(scene.feed(opened(1))) == [50]
+    scene.feed(WorkerRemoved(20))
+    assert requested_units(scene.feed(UnitWritten(1, 50)))[0] == 0
+
+
+def test_a_unit_that_a_holder_lacks_is_no_fault(scene: Scene) -> None:
+    """The holder is asked for another unit at once, and for the refused one only after it says that it has it."""
+    scene.begin(10, 1)
+    assert requested_units(hold(scene, 20, 2, 5)) == [2]
+    assert requested_units(scene.feed(UnitRefused(20, 2, RefusalReason.MISSING))) == [5]
+    assert scene.feed(ConnectionClosed(20)) == []
+    assert requested_units(hold(scene, 20, 2)) == [2]
+
+
+def test_a_complete_worker_that_lacks_a_unit_is_banned_from_its_group(scene: Scene) -> None:
+    scene.begin(10, 2)
+    scene.ready(1, 2)
+    assert GroupBan(1, 0, BanReason.OTHER) in scene.feed(UnitRefused(1, 0, RefusalReason.MISSING))
+
+
+def test_holders_are_asked_for_what_they_have_until_nothing_is_missing(scene: Scene) -> None:
+    """
+    1. A holder with nothing useful is asked again after 0.2 s, but not before it has answered.
+    2. A holder that is useful is asked again after 1 s.
+    3. When nothing is missing, it is not asked any more.
+    """
+    scene.begin(2, 1)
+    assert hold(scene, 20) == []
+    assert scene.scheduler.next_deadline(scene.now) == pytest.approx(scene.now + HOLDS_INTERVAL_S)
+    assert scene.feed(TimePassed(), later=HOLDS_INTERVAL_S) == [RequestHolds(20)]
+    assert scene.feed(TimePassed(), later=HOLDS_AGE_S) == []
+    assert requested_units(scene.feed(UnitsHeld(20, bits(0, 1)))) == [0]
+    assert scene.feed(TimePassed(), later=HOLDS_INTERVAL_S) == [RequestHolds(20)]
+    scene.feed(UnitsHeld(20, bits(0, 1)))
+    assert RequestHolds(20) not in scene.feed(TimePassed(), later=HOLDS_AGE_S - 0.1)
+    assert RequestHolds(20) in scene.feed(TimePassed(), later=0.2)
+    scene.feed(UnitsHeld(20, bits(0, 1)))
+    scene.feed(PartReceived(20, 0, 0, MIN_PART))
+    scene.feed(PartReceived(20, 0, MIN_PART, MIN_PART))
+    scene.feed(PartsChecked(20, 0, valid=True))
+    scene.feed(UnitWritten(20, 1))
+    assert not scene.scheduler.remaining
+    assert scene.feed(TimePassed(), later=10.0) == []
+    assert scene.scheduler.next_deadline(scene.now) is None
+
+
+def test_what_was_requested_from_a_removed_worker_is_requested_from_others(scene: Scene) -> None:
+    scene.begin(10, 1, are_fast=False)
+    assert requested_units(hold(scene, 20, 4)) == [4]
+    assert requested_units(hold(scene, 21, 4)) == [4]
+    scene.feed(WorkerRemoved(20))
+    assert [*scene.scheduler.workers] == [1, 21]
+    assert requested_units(scene.feed(PartReceived(21, 4, MIN_PART, MIN_PART))) == [4]
+
+
+def test_a_stalled_holder_does_not_hold_up_its_unit_while_others_are_unrequested(scene: Scene) -> None:
+    scene.begin(10, 1, are_fast=False)
+    assert requested_units(hold(scene, 20, 4)) == [4]
+    hold(scene, 21, 4)
+    scene.feed(WorkerRemoved(1))
+    scene.feed(PartReceived(21, 4, MIN_PART, MIN_PART), later=0.1)
+    actions: list[Action] = []
+    for _ in range(20):
+        actions += scene.feed(TimePassed(), later=0.1)
+    assert RequestUnit(21, 4, 0, MIN_PART) in actions
+
+
+def test_holders_neither_lose_a_group_nor_keep_it(scene: Scene) -> None:
+    """
+    1. A holder is banned from the group: the group is not lost, because worker 1 may have it.
+    2. Worker 1 is banned, too: the group is lost although another holder has some of its units.
+    """
+    scene.begin(10, 1)
+    hold(scene, 20, 4)
+    hold(scene, 21, 5)
+    assert not is_lost(scene.feed(UnitRefused(20, 4, RefusalReason.UNKNOWN)))
+    scene.feed(opened(1))
+    refused = scene.scheduler.outstanding(1)[0]
+    actions = scene.feed(UnitRefused(1, refused, RefusalReason.UNREADABLE))
+    assert [action.bans for action in actions if isinstance(action, GroupLost)] == [{1: BanReason.UNREADABLE}]
+
+
+def test_holders_that_send_nothing_are_useless_those_that_have_sent_nothing_for_longest_first(scene: Scene) -> None:
+    scene.begin(10, 1)
+    hold(scene, 20, 3)
+    hold(scene, 21)
+    scene.now += 0.1
+    hold(scene, 22)
+    assert scene.scheduler.useless_holders(scene.now) == []
+    assert scene.scheduler.useless_holders(scene.now + USELESS_AFTER_S + 0.01) == [21, 22]
+    assert scene.scheduler.useless_holders(scene.now + 10.0) == [20, 21, 22]
+
+
+def test_a_holder_that_sends_corrupt_units_is_banned(scene: Scene) -> None:
+    scene.begin(10, 1)
+    hold(scene, 20, *range(10))
+    scene.scheduler.workers[20].whole_size = 1e9
+    actions: list[Action] = []
+    for _ in range(MAX_CORRUPT_UNITS):
+        actions += scene.feed(UnitCorrupt(20, scene.scheduler.outstanding(20)[0]))
+    assert actions[-1] == Ban(20, BanReason.CORRUPT)

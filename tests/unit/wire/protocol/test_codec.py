@@ -35,6 +35,8 @@ FAMILIES: dict[str, UnionType | type[Message]] = {
     "control request": messages.ControlRequest,
     "control reply": messages.ControlReply,
     "worker order": messages.WorkerMessage,
+    "announcement": messages.Announce,
+    "answer to an announcement": messages.Holders,
     "settings": child_messages.WorkerSettings,
     "units held": child_messages.UnitsHeld,
     "index line": child_messages.IndexLine,

@@ -8,6 +8,7 @@ import pytest
 
 from msd.wire.protocol import messages
 from msd.wire.protocol.messages import (
+    Announce,
     Complaint,
     Done,
     DownloadProgress,
@@ -38,7 +39,7 @@ def test_an_operator_may_send_everything_but_what_workers_send() -> None:
 
 
 def test_a_client_may_download_but_not_give_orders() -> None:
-    assert permitted(Role.CLIENT) == DATA_REQUESTS | {StatusRequest, DownloadProgress, Done, Complaint}
+    assert permitted(Role.CLIENT) == DATA_REQUESTS | {StatusRequest, DownloadProgress, Done, Complaint, Announce}
 
 
 def test_a_worker_may_only_join_and_send_heartbeats() -> None:

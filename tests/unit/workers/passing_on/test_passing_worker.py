@@ -17,12 +17,15 @@ import pytest
 import zmq
 
 from msd.wire.protocol.child_messages import PassedFile, PassOnSettings, UnitsHeld
-from msd.wire.protocol.codec import encode
+from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
+    PASSES_ON,
     PROTOCOL_VERSION,
     DigestPage,
     Digests,
+    Held,
     Hello,
+    Holds,
     Message,
     Refusal,
     Segment,
@@ -46,11 +49,15 @@ class PassingWorker:
         self.path = tmp_path / ".film.msd-part"
         self.path.write_bytes(CONTENT)
         self.port = free_ports()[0]
+        fd = os.open(self.path, os.O_RDONLY)
         digests = b"".join(map(MANIFEST.digest, range(MANIFEST.segments)))
-        file = PassedFile("film", len(CONTENT), 7, 0o644, MANIFEST.id, digests, os.fsencode(self.path))
-        settings = PassOnSettings(os.getpid(), f"tcp://127.0.0.1:{self.port}", b"", 0, [file])
+        file = PassedFile("film", len(CONTENT), 7, 0o644, MANIFEST.id, digests, fd)
+        settings = PassOnSettings(os.getpid(), MANIFEST.id, f"tcp://127.0.0.1:{self.port}", b"", 0, [file])
         command = [sys.executable, "-P", "-m", "msd.workers", "pass-on"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, pass_fds=[fd]
+        )
+        os.close(fd)
         self.write(msgspec.msgpack.encode(settings))
 
     def write(self, frame: bytes) -> None:
@@ -79,12 +86,17 @@ def test_units_are_served_as_soon_as_they_are_verified(tmp_path: Path) -> None:
     with started(tmp_path) as (worker, peer):
         welcome = requested(peer, Hello(rid=1, version=PROTOCOL_VERSION, session=5))
         assert isinstance(welcome, Welcome)
+        assert welcome.features == [PASSES_ON]
         assert get(peer, MANIFEST.id, 1) is RefusalReason.MISSING
         worker.hold(1, 3)
         segment = bytes(cut(memoryview(CONTENT))[1])
         wait_for("segment 1", lambda: get(peer, MANIFEST.id, 1) == segment)
         assert get(peer, MANIFEST.id, 3) == bytes(cut(memoryview(CONTENT))[3])
         assert get(peer, MANIFEST.id, 0) is RefusalReason.MISSING
+        peer.socket.send(encode(Holds(rid=4)))
+        head, bitmap = peer.socket.recv_multipart()
+        assert decode(head, Held).plan == MANIFEST.id
+        assert bitmap == bytes([0b1010])
         page = requested(peer, Digests(rid=9, id=MANIFEST.id, start=0))
         assert isinstance(page, DigestPage), "the digests are known from the beginning"
         worker.path.write_bytes(bytes(len(CONTENT)))

@@ -535,3 +535,19 @@ class FairQueueMachine(RuleBasedStateMachine):
 
 TestFairQueueMachine = FairQueueMachine.TestCase
 TestFairQueueMachine.settings = settings(deadline=None, max_examples=100, stateful_step_count=50)
+
+
+def test_the_requests_of_all_clients_together_are_limited_until_their_replies_have_left() -> None:
+    queue: FairQueue[str, int] = FairQueue(max_unfinished=3)
+    assert [queue.add(client, 0) for client in "abcd"] == [True, True, True, False]
+    assert take(queue) == ("a", 0)
+    assert not queue.add("d", 0)
+    complete(queue, "a")
+    assert queue.add("d", 0)
+    entry = queue.next(0.0)
+    assert entry is not None
+    queue.on_dropped(entry[0])
+    assert queue.add("e", 0)
+    queue.discard("c")
+    queue.check_invariants()
+    assert [queue.add(client, 0) for client in "fg"] == [True, False]

@@ -1,0 +1,1 @@
+"""Which receivers pass on which download: the core that the broker asks."""

@@ -1,0 +1,174 @@
+"""Downloads that pass on what they have: real processes on loopback. ``tests/environments`` has many machines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import (
+    PASSES_ON,
+    PROTOCOL_VERSION,
+    Announce,
+    DataRequest,
+    Get,
+    Held,
+    Hello,
+    Holders,
+    Holds,
+    Rejected,
+    Segment,
+    Welcome,
+)
+from msd.wire.protocol.segments import span
+from tests.hostile_clients import process_and_children
+from tests.processes import MIB, Download, Serve, Source, System, files_equal, wait_for
+
+SIZE = 12 * MIB
+
+
+def receive(system: System, folder: Path, name: str, *arguments: str) -> Download:
+    return system.download("-o", name, "--force", "--pass-on", *arguments, cwd=folder)
+
+
+def holders(system: System, plan: bytes) -> list[str]:
+    """The endpoints of the receivers that server 5 names."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.rcvtimeo = 20_000
+        socket.connect(f"tcp://127.0.0.1:{system.ports[4] + 1}")
+        socket.send(encode(Announce(rid=1, plan=plan, units=0)))
+        answer = decode(socket.recv(), Holders | Rejected)
+    assert isinstance(answer, Holders)
+    return [holder.endpoint for holder in answer.holders]
+
+
+def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, source: Source, tmp_path: Path) -> None:
+    """
+    1. A download is complete, and goes on passing on.
+    2. Another one begins. Then all workers are put to sleep: it gets everything from the first one.
+    3. Ctrl-C ends the first one, and with it the process that passes on.
+    """
+    path = source(SIZE)
+    system = serve(path, "--rate", "2MiB")
+    with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
+        first.wait_until_verified(1.0)
+        plan = bytes.fromhex(first.events_of("start")[0]["id"])
+        wait_for("a holder", lambda: holders(system, plan))
+        pids = process_and_children(first.pid)
+        assert len(pids) == 2
+        with receive(system, tmp_path, "second") as second:
+            wait_for("a peer", lambda: [e for e in second.events_of("worker") if e["name"].startswith("peer")])
+            system.put_to_sleep(1, 2, 3, 4)
+            done = second.wait_until_done()
+        assert files_equal(path, tmp_path / "second")
+        from_peer = sum(report["bytes"] for name, report in done["workers"].items() if name.startswith("peer"))
+        assert from_peer > SIZE // 3
+        assert first.process.poll() is None
+        first.signal(signal.SIGINT)
+        assert first.wait() == 130
+    assert files_equal(path, tmp_path / "first")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_download_that_is_killed_leaves_no_process(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(SIZE), "--rate", "256KiB")
+    with receive(system, tmp_path, "copy") as download:
+        pids = wait_for("its process", lambda: found if len(found := process_and_children(download.pid)) == 2 else None)
+        download.signal(signal.SIGKILL)
+        download.wait()
+        wait_for("the end of its process", lambda: not Path(f"/proc/{pids[1]}").exists())
+
+
+class WrongReceiver:
+    """Announces that it has all units of ``plan``, and sends wrong bytes. A context manager."""
+
+    def __init__(self, system: System, plan: bytes, size: int) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._router = self._context.socket(zmq.ROUTER)
+        self._control = self._context.socket(zmq.DEALER)
+        for socket in (self._router, self._control):
+            socket.linger = 0
+        port = self._router.bind_to_random_port("tcp://127.0.0.1")
+        self._control.connect(f"tcp://127.0.0.1:{system.ports[4] + 1}")
+        self.endpoint = f"tcp://*:{port}"
+        self._announce = Announce(rid=1, plan=plan, units=99, endpoint=self.endpoint)
+        self._plan, self._size = plan, size
+        self.sent = 0
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> WrongReceiver:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._thread.join()
+        self._context.destroy(0)
+
+    def _run(self) -> None:
+        beats = 0
+        while not self._ends.is_set():
+            if beats % 40 == 0:
+                self._control.send(encode(self._announce))
+            beats += 1
+            if not self._router.poll(25):
+                continue
+            ident, frame = self._router.recv_multipart()
+            request = decode(frame, DataRequest)
+            match request:
+                case Hello(rid=rid):
+                    welcome = Welcome(
+                        rid=rid,
+                        version=PROTOCOL_VERSION,
+                        epoch=7,
+                        number=1,
+                        files=1,
+                        catalogue=b"",
+                        features=[PASSES_ON],
+                    )
+                    self._send(ident, encode(welcome))
+                case Holds(rid=rid):
+                    self._send(ident, encode(Held(rid=rid, epoch=7, plan=self._plan)), b"\xff" * 20)
+                case Get(rid=rid, index=index, start=start, length=length):
+                    self.sent += 1
+                    size = span(self._size, index)[1] - start if length is None else length
+                    head = encode(Segment(rid=rid, epoch=7, index=index, start=start))
+                    self._send(ident, head, os.urandom(size))
+
+    def _send(self, *frames: bytes) -> None:
+        with contextlib.suppress(zmq.ZMQError):
+            self._router.send_multipart(frames)
+
+
+@pytest.fixture
+def wrong(serve: Serve, source: Source) -> Iterator[tuple[System, Path, WrongReceiver]]:
+    path = source(SIZE)
+    system = serve(path, "--rate", "1MiB")
+    plan = bytes.fromhex(next(iter(system.ids().values())))
+    with WrongReceiver(system, plan, SIZE) as receiver:
+        wait_for("the wrong receiver", lambda: holders(system, plan))
+        yield system, path, receiver
+
+
+def test_a_receiver_that_sends_wrong_units_is_named_and_not_used_any_more(
+    wrong: tuple[System, Path, WrongReceiver], tmp_path: Path
+) -> None:
+    system, path, receiver = wrong
+    with receive(system, tmp_path, "copy") as download:
+        done = download.wait_until_done()
+    assert files_equal(path, tmp_path / "copy")
+    bans = [event for event in download.events_of("worker") if event["detail"] == "sent corrupt data"]
+    ((name, detail, place),) = [(event["name"], event["detail"], event["place"]) for event in bans]
+    assert (name, detail) == ("peer 1", "sent corrupt data")
+    assert place == receiver.endpoint.replace("tcp://*", "127.0.0.1")
+    assert done["workers"]["peer 1"]["bytes"] == 0
+    assert done["workers"]["peer 1"]["corrupt"] <= 3
