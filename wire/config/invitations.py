@@ -11,13 +11,14 @@ import hashlib
 import math
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
 
 from msd.wire.config.links import SEED_SIZE, Link, key_pair
 from msd.wire.config.settings import Config
-from msd.wire.errors import NotAllowedError
+from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 from msd.wire.net.own_addresses import hosts_for_others
 from msd.wire.security.keys import SERVER, AdmittedKey, KeyFolder, KeyPair, Role
@@ -65,7 +66,8 @@ def invite(
     server = _server_pair(folder)
     for admitted in folder.admitted_keys():
         if admitted.name.startswith((BY_COMMAND, BY_SERVE)) and admitted.expires < now - EXPIRED_KEPT_S:
-            folder.revoke(admitted.name)
+            with suppress(UsageError):  # Another invitation may remove it at the same time.
+                folder.revoke(admitted.name)
     key_name = f"{prefix}{secrets.token_hex(4)}"
     seed = _seed(server, key_name)
     folder.admit(f"{key_name} {key_pair(seed).public.hex()}", Role.CLIENT, expires=expires, scope=name)

@@ -67,7 +67,9 @@ def test_the_help_says_what_happens_to_the_servers() -> None:
     for text in (own, other):
         assert "Press any key to close." in text
         assert "link" not in text
-    assert "y          copy and show a link for a client" in answer(Help(owns_servers=True, has_link=True)).text
+    text = answer(Help(owns_servers=True, has_link=True)).text
+    assert "y          copy and show a link for a client" in text
+    assert "Press any key to close." in text, "the help fits the smallest screen"
 
 
 def test_the_link_is_shown_in_full_with_its_terms_until_a_key_is_pressed() -> None:

@@ -106,6 +106,16 @@ def test_expired_invitations_are_removed_a_week_later(folder: KeyFolder) -> None
     assert "laptop" in names, "only invitations are removed"
 
 
+def test_an_expired_invitation_may_be_removed_by_another_one_at_the_same_time(
+    folder: KeyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invite(folder, SERVER5, "film", expires=NOW, now=NOW)
+    keys = folder.admitted_keys()
+    folder.revoke(keys[0].name)
+    monkeypatch.setattr(folder, "admitted_keys", lambda: keys)
+    invite(folder, SERVER5, "film", expires=math.inf, now=NOW + EXPIRED_KEPT_S + 1)
+
+
 def test_without_the_servers_key_the_error_says_where_to_run_the_command(tmp_path: Path) -> None:
     folder = KeyFolder(tmp_path)
     with pytest.raises(NotAllowedError, match="on the machine of the servers"):
