@@ -119,8 +119,13 @@ class FilesProgress(Struct, frozen=True):
         return self.is_listed and self.counts.done + self.counts.failed >= self.counts.listed
 
 
+def is_peer_name(name: str) -> bool:
+    """True if this is the name of a peer, another receiver that passes on what it has, and not that of a worker."""
+    return name.startswith("peer ")
+
+
 class WorkerProgress(Struct, frozen=True):
-    """The progress of one worker.
+    """The progress of one worker, or of a peer.
 
     ``received`` counts the verified bytes that the worker delivered; ``assigned`` also counts the outstanding bytes and
     those of segments that are not complete. ``rate`` is the worker's current rate in bytes per second, measured over
@@ -281,7 +286,8 @@ class Report(Struct, frozen=True):
 
     ``transfer_seconds`` is the time until the last segment was verified, and ``rate`` the average rate of received and
     verified bytes in that time, in bytes per second. ``unchanged`` is True if an update found the output up to date.
-    ``zero_bytes`` of ``reused_bytes`` are zeros, which a new file has from the beginning.
+    ``zero_bytes`` of ``reused_bytes`` are zeros, which a new file has from the beginning. ``passed_on_bytes`` is what
+    others got from this download. ``workers`` also has the peers from which it got something.
     """
 
     file: str
@@ -298,6 +304,7 @@ class Report(Struct, frozen=True):
     rate: float = 0.0
     unchanged: bool = False
     zero_bytes: int = 0
+    passed_on_bytes: int = 0
 
 
 class FilesReport(Struct, frozen=True):

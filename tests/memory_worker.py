@@ -51,7 +51,7 @@ class MemoryWorker:
     worker_numbers: tuple[int, ...] = (1,)
     stalled_seconds = 0.0
     read_until = math.inf
-    status = control = None
+    status = control = peers = None
     session = 1
     local_reason = ""
 

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from msd.client.display.files_text import file_figures, known_size, selection_title
+from msd.client.display.peer_totals import PeerTotals, split_peers
 from msd.client.display.time_left import TimeLeft
 from msd.client.display.waiting_text import waiting_text
 from msd.client.events import (
@@ -196,8 +197,12 @@ class LiveLayout:
 
         Columns that do not fit are omitted, from the right.
         """
-        workers = self._progress.workers if self._progress else ()
+        workers, peers = split_peers(self._progress.workers if self._progress else ())
         rows = [self._cells(worker) for worker in workers]
+        styles = [self._style(worker.name) for worker in workers]
+        if peers is not None:
+            rows.append(_peer_cells(peers))
+            styles.append("")
         for columns in ((0, 1, 2, 3, 4), (0, 1, 2, 3), (0, 1, 2)):
             widths = [max((cell_len(row[column]) for row in rows), default=0) for column in columns]
             spare = width - sum(widths) - 2 * (len(widths) - 1)
@@ -206,7 +211,6 @@ class LiveLayout:
             if spare >= 0 or (len(columns) < 5 and widths[1] + spare >= 6):
                 break
         widths[1] = max(1, widths[1] + min(0, spare))
-        styles = [self._style(worker.name) for worker in workers]
         return [
             _row([row[column] for column in columns], widths, style) for row, style in zip(rows, styles, strict=True)
         ]
@@ -226,6 +230,18 @@ class LiveLayout:
     def _style(self, worker: str) -> str:
         state = self._states.get(worker, ("",))[0]
         return "" if state == "ready" else "yellow"
+
+
+def _peer_cells(peers: PeerTotals) -> tuple[str, str, str, str, str]:
+    """Returns the cells of a row for all peers."""
+    in_flight = peers.assigned - peers.received
+    return (
+        peers.label,
+        f"{peers.active} sending",
+        format_rate(peers.rate),
+        f"{format_size(peers.received)}/{format_size(peers.assigned)}",
+        f"{format_size(in_flight)} in flight" if in_flight else "",
+    )
 
 
 def _is_listed(files: FilesProgress | None) -> bool:

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from msd.client.display.peer_totals import PeerTotals, peer_bytes, split_peers
 from msd.client.display.waiting_text import waiting_text
 from msd.client.events import (
     STANDARD_OUTPUT,
@@ -29,6 +30,8 @@ from msd.client.events import (
     Waiting,
     Warned,
     WorkerChanged,
+    WorkerProgress,
+    is_peer_name,
 )
 from msd.wire.support.output import print_line
 from msd.wire.support.presentable_names import presentable
@@ -227,12 +230,13 @@ def event_lines(event: Event) -> str:
         case FileChanged(name, _, _, size, _, kept):
             kept_size = f", {format_size(kept)} kept" if kept else ""
             return f"{name} changed on the servers: going on with the new version, {format_size(size)}{kept_size}"
-        case WorkerChanged(_, state) if state != "ready":
+        # Peers come and go: only one that is not used any more matters.
+        case WorkerChanged(name, state) if state != "ready" and (not is_peer_name(name) or state == "set aside"):
             return presentable(" ".join(_worker_change(event)))
         case Waiting(_, seconds):
             return presentable(f"waiting since {format_time(time.time() - seconds)}: {waiting_text(event)}")
         case Retried(worker, segment, "corrupt"):
-            return f"worker {worker} sent a corrupt copy of segment {segment}; retrying elsewhere"
+            return f"{_sender(worker)} sent a corrupt copy of segment {segment}; retrying elsewhere"
         case Warned(text):
             return presentable(f"warning: {text}")
         case Hashing(reason=reason) | Syncing(reason=reason):
@@ -268,11 +272,15 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
             return "warning", "client", f"waiting for {seconds:.1f} s: {waiting_text(event)}"
         case Retried(worker, segment, cause, detail):
             reason = RETRY_CAUSES.get(cause, cause) + (f" ({detail})" if detail else "")
-            return "warning", f"worker {worker}", f"retrying segment {segment}: {reason}"
+            return "warning", _sender(worker), f"retrying segment {segment}: {reason}"
         case Warned(text):
             return "warning", "client", presentable(text)
         case Hashing(reason=reason) | Syncing(reason=reason):
             return "info", "client", reason
+
+
+def _sender(name: str) -> str:
+    return name if is_peer_name(name) else f"worker {name}"
 
 
 def _limit(started: Started) -> str:
@@ -290,9 +298,13 @@ def metric_lines(progress: Progress) -> str:
     Amounts are in kB (1000 bytes). The speed of a server is its current rate, the total speed is the average since the
     first request. Of several files, the numbers of files follow.
     """
+    workers, peers = split_peers(progress.workers)
+    sources: list[tuple[str, WorkerProgress | PeerTotals]] = [(f"Server{worker.name}", worker) for worker in workers]
+    if peers is not None:
+        sources.append((f"Peers ({peers.count})", peers))
     lines = [
-        f"Server{w.name}: {format_kb(w.received)}/{format_kb(w.assigned)}, download speed: {format_kb_rate(w.rate)}"
-        for w in progress.workers
+        f"{name}: {format_kb(w.received)}/{format_kb(w.assigned)}, download speed: {format_kb_rate(w.rate)}"
+        for name, w in sources
     ]
     total = f"Total: {format_kb(progress.bytes)}, download speed: {format_kb_rate(progress.rate)}"
     if on_disk := progress.reused_bytes - progress.zero_bytes:
@@ -323,7 +335,11 @@ def result_lines(report: Report) -> str:
     """Returns a line with the result and the sources of the data, and a second line if there were problems."""
     if report.unchanged:
         return f"{report.output}: already up to date ({format_size(report.bytes)})"
-    sources = [f"worker {name} {format_size(w.bytes)}" for name, w in report.workers.items() if w.bytes]
+    own = {name: worker for name, worker in report.workers.items() if worker.bytes and not is_peer_name(name)}
+    sources = [f"worker {name} {format_size(worker.bytes)}" for name, worker in own.items()]
+    count, from_peers = peer_bytes(report.workers)
+    if count:
+        sources.append(f"{format_count(count, 'peer')} {format_size(from_peers)}")
     if on_disk := report.reused_bytes - report.zero_bytes:
         sources.append(f"disk {format_size(on_disk)}")
     if report.zero_bytes:
@@ -331,6 +347,8 @@ def result_lines(report: Report) -> str:
     rate = f", {format_rate(report.rate)}" if report.rate else ""
     origin = f" ({', '.join(sources)})" if sources else ""
     line = f"{report.output}: {format_size(report.bytes)} verified in {report.transfer_seconds:.2f} s{rate}{origin}"
+    if report.passed_on_bytes:
+        line += f", {format_size(report.passed_on_bytes)} passed on"
     return "\n".join(filter(None, (line, _problems(report))))
 
 

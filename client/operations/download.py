@@ -40,6 +40,7 @@ from msd.wire.support.units import format_duration, format_rate, format_size
 
 if TYPE_CHECKING:
     from msd.client.operations.passing_on import PassingOptions
+    from msd.client.peers.peers import Peers
 
 #: How long to wait for the broker to confirm ``done``: the broker may be frozen.
 DONE_TIMEOUT_S = 1.0
@@ -194,7 +195,7 @@ def download(
             from msd.client.operations.passing_on import Wait
 
             session.run(Wait(passing.keep_serving))
-        return _report(outputs.target, file_transfer, totals.compute(ended), ended)
+        return _report(outputs.target, file_transfer, totals.compute(ended), ended, outputs.passed_on_bytes)
 
 
 class _Outputs:
@@ -231,8 +232,15 @@ class _Outputs:
         self._passing = passing
         self._on_event = on_event
         self._transfer: Transfer | None = None
+        #: The receivers of the version that is fetched; None if nothing is passed on.
+        self._peers: Peers | None = None
         #: Closes the output of the version that is fetched.
         self._opened = ExitStack()
+
+    @property
+    def passed_on_bytes(self) -> int:
+        """What others got of the last version."""
+        return self._peers.sent_bytes if self._peers is not None else 0
 
     def close(self) -> None:
         self._opened.close()
@@ -253,6 +261,7 @@ class _Outputs:
             from msd.client.operations.passing_on import start_passing
 
             peers = start_passing(self._session, self._transfer, manifest, output.fd, self._passing, self._on_event)
+            self._peers = peers
             self._opened.callback(peers.close)
         return FileTransfer(
             self._session,
@@ -344,7 +353,7 @@ def _check_sha256(output: Output, manifest: Manifest, expected: str) -> None:
         )
 
 
-def _report(output: Path, file_transfer: FileTransfer, totals: Totals, ended: float) -> Report:
+def _report(output: Path, file_transfer: FileTransfer, totals: Totals, ended: float, passed_on: int) -> Report:
     transfer = file_transfer.transfer
     return Report(
         file=file_transfer.name,
@@ -361,6 +370,7 @@ def _report(output: Path, file_transfer: FileTransfer, totals: Totals, ended: fl
         rate=transfer.rate,
         unchanged=file_transfer.output.output_matches,
         zero_bytes=file_transfer.zeros,
+        passed_on_bytes=passed_on,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from msd.client.events import Event, FileResult, FilesStarted, Hashing, Progress, Started, Syncing
+from msd.client.events import Event, FileResult, FilesStarted, Hashing, Progress, Started, Syncing, is_peer_name
 from msd.client.network.pool import ConnectionPool
 from msd.wire.errors import MsdError
 from msd.wire.protocol.messages import MAX_SELECTION, DownloadProgress
@@ -74,6 +74,8 @@ class ProgressReports:
         now, progress = time.monotonic(), self._last
         self._next_at = now + REPORT_INTERVAL_S
         has_ended = self._state in (DownloadState.DONE, DownloadState.BROKEN)
+        senders = [worker for worker in progress.workers if (worker.received if has_ended else worker.rate)]
+        peers = sum(is_peer_name(worker.name) for worker in senders)
         self._pool.report_progress(
             DownloadProgress(
                 session=self._pool.session,
@@ -86,7 +88,10 @@ class ProgressReports:
                 files=progress.files.counts.listed if progress.files is not None else 1,
                 rate=progress.rate if has_ended else progress.current_rate,
                 seconds=now - self._started_at,
-                workers=sum(bool(worker.received if has_ended else worker.rate) for worker in progress.workers),
+                workers=len(senders) - peers,
+                peers=peers,
+                peer_bytes=sum(worker.received for worker in progress.workers if is_peer_name(worker.name)),
+                passes_on=self._pool.peers is not None,
                 exit_code=exit_code,
             )
         )

@@ -117,6 +117,7 @@ PURE = (
     "client/display/failure_lines.py",
     "client/display/files_text.py",
     "client/display/live_layout.py",
+    "client/display/peer_totals.py",
     "client/display/time_left.py",
     "client/display/waiting_text.py",
     "client/manifest/awaited_workers.py",
@@ -198,7 +199,7 @@ IMPURE_MODULE_VALUES = {
         "Retried",
         "Started",
     }
-    | {"Syncing", "Totals", "Waiting", "WorkerChanged", "WorkerProgress"},
+    | {"Syncing", "Totals", "Waiting", "WorkerChanged", "WorkerProgress", "WorkerReport", "is_peer_name"},
     "wire/config/servers.py": {"Servers"},
     "wire/config/settings.py": {"LOOPBACK", "Config"},
     "wire/net/endpoints.py": {"ANY_HOSTS", "Endpoint"},

@@ -362,6 +362,7 @@ def test_the_last_object_on_success_is_the_report(capsys: pytest.CaptureFixture[
             "transfer_seconds": 1.5,
             "rate": 2 * MIB,
             "zero_bytes": 0,
+            "passed_on_bytes": 0,
             "retries": {},
             "waited_seconds": 0.0,
             "rate_p50": 0,

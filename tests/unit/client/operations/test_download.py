@@ -75,6 +75,7 @@ def _without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     spans = (span(len(DATA), index) for index in range(segment_count(len(DATA))))
     manifest = Manifest.build("film", len(DATA), b"".join(digest(DATA[at : at + length]) for at, length in spans))
     pool = SimpleNamespace(
+        peers=None,
         read_until=math.inf,
         close=lambda: None,
         current_state=list,

@@ -30,7 +30,7 @@ class Scene:
         self.now = 1000.0
         self.sent: list[DownloadProgress] = []
         monkeypatch.setattr(progress_reports, "time", SimpleNamespace(monotonic=lambda: self.now))
-        pool: Any = SimpleNamespace(session=7, report_progress=self.send)
+        pool: Any = SimpleNamespace(session=7, peers=None, report_progress=self.send)
         self.reports = ProgressReports(pool, "anna@attic")
 
     def send(self, message: DownloadProgress) -> None:

@@ -99,7 +99,8 @@ def test_the_json_of_a_report() -> None:
         f'{{"file": "film.mp4", "output": "out/final.mp4", "id": "{ID}", "bytes": 5, "seconds": 1.234568, '
         '"received_bytes": 3, "wasted_bytes": 1, "reused_bytes": 2, '
         '"workers": {"1": {"bytes": 3, "segments": 3, "failures": 1, "corrupt": 2}}, '
-        f'"transfer_seconds": 1.0, "rate": 3, "zero_bytes": 0, {TOTALS_JSON}, "unchanged": false}}'
+        '"transfer_seconds": 1.0, "rate": 3, "zero_bytes": 0, "passed_on_bytes": 0, '
+        f'{TOTALS_JSON}, "unchanged": false}}'
     )
 
 

@@ -1,0 +1,48 @@
+"""Adds up the peers of a download, which texts for people show as one. Pure.
+
+A peer is another receiver, of which there may be many; ``--json`` has each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from msd.client.events import WorkerProgress, WorkerReport, is_peer_name
+from msd.wire.support.units import format_count
+
+
+class PeerTotals(Struct, frozen=True):
+    """The sums over ``count`` peers, of which ``active`` send something at present."""
+
+    count: int
+    active: int
+    received: int
+    assigned: int
+    rate: float
+
+    @property
+    def label(self) -> str:
+        return format_count(self.count, "peer")
+
+
+def split_peers(workers: Sequence[WorkerProgress]) -> tuple[list[WorkerProgress], PeerTotals | None]:
+    """Returns the workers, and the sums over the peers that have sent something or are asked; None without any."""
+    peers = [worker for worker in workers if is_peer_name(worker.name) and worker.assigned]
+    own = [worker for worker in workers if not is_peer_name(worker.name)]
+    if not peers:
+        return own, None
+    return own, PeerTotals(
+        count=len(peers),
+        active=sum(worker.rate > 0 for worker in peers),
+        received=sum(worker.received for worker in peers),
+        assigned=sum(worker.assigned for worker in peers),
+        rate=sum(worker.rate for worker in peers),
+    )
+
+
+def peer_bytes(workers: Mapping[str, WorkerReport]) -> tuple[int, int]:
+    """Returns how many peers have sent verified data, and how many bytes."""
+    sent = [report.bytes for name, report in workers.items() if is_peer_name(name) and report.bytes]
+    return len(sent), sum(sent)
