@@ -83,7 +83,11 @@ VARIANTS: dict[str, Object] = {
             "envFrom": [{"secretRef": {"name": "films-store"}}],
         },
     },
-    "cache-on-nodes": {**KEYS, "workers": {"cache": {"hostPath": "/var/cache/msd"}}},
+    "folders-of-nodes": {
+        **KEYS,
+        "workers": {"share": {"hostPath": "/srv/films: all # 1"}, "cache": {"hostPath": "/var/cache/msd"}},
+    },
+    "store-on-each-node": {**KEYS, "workers": {"share": {"url": "https://films.example.org/one.bin"}}},
     "network-policy": {**KEYS, "networkPolicy": {"enabled": True}},
     "clients": {**KEYS, "networkPolicy": {"enabled": True, "clients": [PEER], "metrics": [PEER]}},
     "no-metrics": {**KEYS, "metrics": {"enabled": False}, "networkPolicy": {"enabled": True}},
