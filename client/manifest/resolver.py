@@ -18,7 +18,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from msd.client.manifest.awaited_workers import AwaitedWorkers, Majority
-from msd.client.manifest.id_prefix import other_file_error
 from msd.client.network_events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived
 from msd.wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
 from msd.wire.protocol.messages import (
@@ -418,6 +417,8 @@ class ManifestResolver(Core[Event, Action]):
         if name is None or name in shared_names:
             version = self._id.hex() if self._id else ""
             if name is not None and (other := [entry.name for entry in entries if entry.id == self._id]):
+                from msd.client.manifest.id_prefix import other_file_error  # Few downloads name an id.
+
                 return other_file_error(version, other, name)
             return NotFoundError(f"no worker shares version {version}: msd list --json shows the ids")
         error = DeletedError if self._was_described else NotFoundError

@@ -28,7 +28,6 @@ from msd.client.report.totals import RunningTotals
 from msd.client.storage.destination import Destination
 from msd.client.storage.output import Output
 from msd.client.storage.part_file import PartFile
-from msd.client.storage.sha256 import parse_sha256
 from msd.client.storage.stream import Stream, is_stream, open_stream
 from msd.client.storage.stream_output import StreamOutput
 from msd.wire.config.argument_types import check_ranges, check_types, optional
@@ -138,7 +137,11 @@ def download(
         from msd.client.manifest.id_prefix import parse_id
 
         digits = parse_id(id)
-    expected_sha256 = parse_sha256(sha256) if sha256 is not None else None
+    expected_sha256 = None
+    if sha256 is not None:
+        from msd.client.storage.sha256 import parse_sha256
+
+        expected_sha256 = parse_sha256(sha256)
     totals = RunningTotals()
     throttle = ProgressThrottle(on_event, interval)
     reports: ProgressReports | None = None

@@ -20,7 +20,6 @@ from msd.client.storage.locked_file import open_part_file
 from msd.client.storage.open_folders import is_same_folder
 from msd.client.storage.output import Output
 from msd.client.storage.segments_on_disk import UNSUPPORTED, SegmentsOnDisk, disk_error, disk_errors, read_error
-from msd.client.storage.sha256 import sha256_of
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest, segment_size
 
@@ -173,6 +172,8 @@ class PartFile(Output):
         """Reads the whole file and returns its SHA-256 as hexadecimal digits."""
         self._verify()
         with disk_errors(self.path, read_error):
+            from msd.client.storage.sha256 import sha256_of  # Few downloads are given a SHA-256.
+
             return sha256_of(self._fd)
 
     def sync(self) -> None:

@@ -6,7 +6,6 @@ Segments that arrive early are kept in memory. The scheduler limits their number
 from __future__ import annotations
 
 from msd.client.storage.output import Output
-from msd.client.storage.sha256 import new_sha256
 from msd.client.storage.stream import Stream
 
 
@@ -19,7 +18,11 @@ class StreamOutput(Output):
         self.stream = stream
         self._size = size
         # Nothing can be read again, so the SHA-256 is computed while the data is written.
-        self._sha256 = new_sha256() if with_sha256 else None
+        self._sha256 = None
+        if with_sha256:
+            from msd.client.storage.sha256 import new_sha256
+
+            self._sha256 = new_sha256()
         #: The number of segments that are written completely; segment ``position`` is the next to be written.
         self.position = 0
         self.written_bytes = 0
