@@ -51,6 +51,8 @@ class LocalConsole:
         self._process: ConsoleProcess | None = None
         self._line_reader = LineReader(0)
         self._is_reading = False
+        #: False once the input has ended: then no question can be answered.
+        self._has_input = True
         #: True while input waits until this process is in the foreground again.
         self._awaits_foreground = False
         self._is_ready_announced = False
@@ -79,7 +81,7 @@ class LocalConsole:
         if self._console_command is not None and self._line_reader.may_read:
             self._start_console(self._console_command)
             self._console_command = None
-        self._last_table = status_table(status)
+        self._last_table = status_table(status, asks=self._has_input)
         self._output.show_table(self._last_table)
 
     def _announce_invitation(self, hosts: Sequence[str]) -> None:
@@ -169,6 +171,7 @@ class LocalConsole:
         if lines is None:
             # End of file is not an order to quit: a server started in the background has no input.
             self._pause_input()
+            self._has_input = False
             return
         for line in lines:
             match parse_line(line, self._numbers):

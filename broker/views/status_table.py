@@ -27,17 +27,19 @@ class SuggestedCommand(Struct, frozen=True):
     command: str
 
 
-def status_table(status: Status) -> str:
+def status_table(status: Status, *, asks: bool = True) -> str:
     """Returns the report's status table. A row ends with a remark if the worker is neither awake nor asleep, or if
-    failures were counted.
+    failures were counted. The table asks for a choice only if ``asks``.
     """
     rows = [RULE, "MultiServer Downloader", RULE]
     for worker in status.workers:
         alive = "Alive" if worker.state is WorkerState.AWAKE else "Dead"
         port = Endpoint.parse(worker.endpoint).port
         row = f"Server {worker.number} at Port: {port} Status: {alive}"
-        rows.append(f"{row} To shut down/wake up enter {worker.number}{_remark(worker)}")
-    rows += ["To quit, enter -1:", "", "Enter your Choice:"]
+        choice = f" To shut down/wake up enter {worker.number}" if asks else ""
+        rows.append(f"{row}{choice}{_remark(worker)}")
+    if asks:
+        rows += ["To quit, enter -1:", "", "Enter your Choice:"]
     return "\n".join(rows)
 
 

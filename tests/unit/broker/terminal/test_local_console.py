@@ -111,6 +111,19 @@ def writer(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     os.close(writer)
 
 
+def test_a_table_asks_for_nothing_once_the_input_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = os.open(os.devnull, os.O_RDONLY)
+    monkeypatch.setattr(local_console, "LineReader", lambda descriptor: LineReader(reader))
+    terminal = Terminal(None)
+    terminal.poll_loop.run_handler()
+    terminal.console.show(snapshot(), None)
+    os.close(reader)
+    _, (kind, table) = terminal.output.calls
+    assert kind == "table"
+    assert "Status: Alive" in table
+    assert "enter" not in table.lower()
+
+
 def test_nothing_is_shown_until_all_workers_are_awake(writer: int) -> None:
     terminal = Terminal(None)
     terminal.console.show(snapshot(WorkerState.STARTING, WorkerState.AWAKE), None)

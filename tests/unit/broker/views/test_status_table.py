@@ -63,6 +63,14 @@ def test_the_table_matches_the_report() -> None:
     assert status_table(status(WorkerState.ASLEEP, WorkerState.AWAKE, WorkerState.AWAKE, WorkerState.AWAKE)) == REPORT
 
 
+def test_the_table_asks_only_if_the_operator_can_answer() -> None:
+    made = status(WorkerState.ASLEEP, WorkerState.AWAKE, complaints=1)
+    assert status_table(made, asks=False).split("\n")[3:] == [
+        "Server 1 at Port: 21018 Status: Dead (1 corrupt segment)",
+        "Server 2 at Port: 27215 Status: Alive (1 corrupt segment)",
+    ]
+
+
 def test_only_an_awake_worker_is_shown_as_alive() -> None:
     assert [state for state in WorkerState if "Alive" in row(state)] == [WorkerState.AWAKE]
     assert [state for state in WorkerState if "Dead" in row(state)] == [
