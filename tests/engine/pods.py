@@ -268,3 +268,6 @@ def need_pods() -> None:
     missing = [name for name in ("ip", "unshare", "nsenter", "setpriv", "chroot") if shutil.which(name) is None]
     if os.geteuid() != 0 or missing:
         pytest.skip(f"pods cannot be run: this needs root{' and ' + ', '.join(missing) if missing else ''}")
+    ended = _run(["unshare", "--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "none", "/mnt"])
+    if ended.returncode != 0:
+        pytest.skip(f"pods cannot be run: {ended.stderr.strip()}")

@@ -115,6 +115,11 @@ def need_systemd() -> None:
     version = re.match(r"systemd (\d+)", printed)
     if version is None or int(version[1]) < OLDEST_SYSTEMD:
         pytest.skip(f"systemd is older than version {OLDEST_SYSTEMD}")
+    layer = "mkdir upper work root && mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work none root"
+    command = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none /mnt && cd /mnt && {layer}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        pytest.skip(f"systemd cannot be run: no layer above the root file system: {ended.stderr.strip()}")
     _cgroup_root()
 
 
