@@ -55,7 +55,7 @@ exec docker-init -- dockerd --host unix:///mnt/h$0/docker.sock --data-root /mnt/
     --pidfile /run/docker.pid --cgroup-parent "$1" --exec-opt native.cgroupdriver=cgroupfs --log-level warn \
     --iptables=false --ip6tables=false --no-new-privileges
 """
-PROGRAMS = ("unshare", "nsenter", "ip", "dockerd", "docker", "docker-init", "containerd", "runc")
+PROGRAMS = ("unshare", "nsenter", "ip", "tc", "dockerd", "docker", "docker-init", "containerd", "runc")
 
 
 class DockerHosts:
@@ -146,10 +146,8 @@ class DockerHosts:
 
         def answers() -> bool:
             assert self._hosts[number].poll() is None, log.read_text()[-2000:]
-            return (
-                subprocess.run(["docker", "info"], env=self.env(number), capture_output=True, check=False).returncode
-                == 0
-            )
+            asked = subprocess.run(["docker", "info"], env=self.env(number), capture_output=True, check=False)
+            return asked.returncode == 0
 
         wait_for(f"the daemon of host {number}", answers)
 

@@ -181,6 +181,9 @@ def test_the_containers_have_no_rights_and_write_nothing_but_their_volumes(swarm
         options = {line.split()[1]: line.split()[3].split(",") for line in mounts}
         assert "ro" in options["/"]
         assert service == BROKER or "ro" in options["/srv/share"]
+    (worker,) = swarm.containers(1, WORKER)
+    show_mode = "import os; key = os.stat('/run/secrets/worker.key'); print(oct(key.st_mode), key.st_uid)"
+    assert swarm.hosts.docker(1, "exec", worker, "python", "-c", show_mode) == "0o100400 10001"
 
 
 def test_a_download_goes_on_while_a_container_is_killed_and_replaced(swarm: Swarm, slow_download: Download) -> None:
