@@ -23,6 +23,7 @@ NAMES = (
     "small_files",
     "folders",
     "views",
+    "fanout",
 )
 
 # SIGTERM unwinds the stack like Ctrl-C, so that all processes started here are ended.
