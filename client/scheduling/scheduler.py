@@ -92,6 +92,8 @@ HOLDS_INTERVAL_S, HOLDS_AGE_S = 0.2, 1.0
 RUN_UNITS = 4
 #: A holder that has sent nothing for this many seconds is not counted on.
 HOLDER_SILENCE_S = 1.0
+#: What holders have is left to them while they deliver at least this share of what the other workers deliver.
+HOLDERS_SHARE = 0.5
 #: While units are unrequested, only what stalled workers have is hedged. It is looked for at this interval, in seconds.
 STALLS_INTERVAL_S = 0.25
 #: A holder that has sent nothing for this many seconds should be exchanged for another one.
@@ -610,14 +612,15 @@ class Scheduler(Core[Event, Action]):
         return requests
 
     def _held_bits(self, now: float) -> int:
-        """Returns the bits of the units that are left to the holders: all that they have while they deliver at least
-        as much as the other workers, otherwise none. So the others send what no holder has yet.
+        """Returns the bits of the units that are left to the holders: all that they have while they deliver enough,
+        otherwise none. So the others send what no holder has yet.
         """
         if self._held_by_holders is None:
             holders = [h for h in self._holders.values() if h.ready and now - h.delivered_at <= HOLDER_SILENCE_S]
             workers = [w for w in self.workers.values() if w.ready and w.held is None]
             self._held_by_holders = 0
-            if sum(holder.rate or 0.0 for holder in holders) >= sum(worker.rate or 0.0 for worker in workers):
+            delivered = sum(holder.rate or 0.0 for holder in holders)
+            if delivered >= HOLDERS_SHARE * sum(worker.rate or 0.0 for worker in workers):
                 for holder in holders:
                     self._held_by_holders |= holder.held or 0
         return self._held_by_holders
