@@ -57,7 +57,7 @@ def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, s
     3. Ctrl-C ends the first one, and with it the process that passes on.
     """
     path = source(SIZE)
-    system = serve(path, "--rate", "2MiB")
+    system = serve(path, "--rate", "1MiB")
     with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
         first.wait_until_verified(1.0)
         plan = bytes.fromhex(first.events_of("start")[0]["id"])
@@ -70,7 +70,7 @@ def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, s
             done = second.wait_until_done()
         assert files_equal(path, tmp_path / "second")
         from_peer = sum(report["bytes"] for name, report in done["workers"].items() if name.startswith("peer"))
-        assert from_peer > SIZE // 3
+        assert from_peer > SIZE // 4
         assert first.process.poll() is None
         first.signal(signal.SIGINT)
         assert first.wait() == 130
