@@ -61,6 +61,7 @@ class MemoryWorker:
         self.progress_timeout = SimpleNamespace(handle=lambda event, now: [])
         self.file_reasons: dict[object, str] = {}
         self.read_errors: dict[int, str] = {}
+        self.read_error = ""
         self.places: dict[int, str] = {}
         self.ready = {1: opened(1, catalogue=CATALOGUE)}
         self._listing = [entry_of(name, data) for name, data in sorted(files.items())]

@@ -188,7 +188,7 @@ class System(Process):
     """A running ``msd serve``, and methods to control it. Other commands find the servers with ``server_flags``."""
 
     def __init__(
-        self, path: Path, *arguments: str, ports: Ports | None = None, host: str = "127.0.0.1", **options: Any
+        self, path: Path | str, *arguments: str, ports: Ports | None = None, host: str = "127.0.0.1", **options: Any
     ) -> None:
         self.ports = ports or free_ports()
         self.server_flags = ["-a", host, "-p", *map(str, self.ports)]

@@ -307,6 +307,12 @@ class ConnectionPool:
                 detail = "it does not answer; continuing without its status"
             self._on_event(WorkerChanged("server 5", "ready" if reachable else "lost", detail))
 
+    @property
+    def read_error(self) -> str:
+        """Why no connected worker can read its files at the moment; empty if one may be able to."""
+        errors = [self.read_errors.get(worker, "") for worker in self.ready]
+        return errors[0] if errors and all(errors) else ""
+
     def waiting_reason(self) -> str:
         """Returns why there is no progress, as text for the user."""
         contacts = () if self.ready else self._contacts.current()
@@ -316,7 +322,7 @@ class ConnectionPool:
             ready=len(self.ready),
             workers=len(self.worker_numbers),
             file_reasons=[*self.file_reasons.values()],
-            read_errors=[self.read_errors[worker] for worker in self.ready if worker in self.read_errors],
+            read_error=self.read_error,
         )
 
     def _is_refused(self, event: Refused) -> bool:

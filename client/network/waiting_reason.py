@@ -22,21 +22,21 @@ def waiting_reason(
     ready: int,
     workers: int,
     file_reasons: Sequence[str] = (),
-    read_errors: Sequence[str] = (),
+    read_error: str = "",
 ) -> str:
     """Returns the reason why there is no progress, as text for the user.
 
     ``status`` is the last snapshot, None while server 5 does not answer. ``contacts`` is what came back from each
     address. ``ready`` is the number of connected workers, ``workers`` the number of known ones.
-    ``file_reasons`` say why files cannot be fetched although workers are reachable, ``read_errors`` why connected
-    workers cannot read their files at the moment.
+    ``file_reasons`` say why files cannot be fetched although workers are reachable, ``read_error`` why no connected
+    worker can read its files at the moment.
     """
     states = [worker.state for worker in status.workers] if status is not None else []
     if file_reasons and (ready or WorkerState.AWAKE in states):
         more = f" (and {format_count(len(file_reasons) - 1, 'more file')})" if len(file_reasons) > 1 else ""
         return file_reasons[0] + more
-    if ready and len(read_errors) == ready:
-        return f"no worker can read its files at the moment: {read_errors[0]}"
+    if ready and read_error:
+        return f"no worker can read its files at the moment: {read_error}"
     if ready:
         return f"connected to {ready} of {workers} workers, but receiving no data"
     if status is None:

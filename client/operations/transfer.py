@@ -242,7 +242,7 @@ class Transfer(Task):
         self._has_reported_progress = False
         self._schedule(TimePassed())
         now = time.monotonic()
-        if self._scheduler.waits_for_rate_limit(now):
+        if self._scheduler.waits_for_rate_limit(now) and not self._pool.read_error:
             # This wait is intended: report no lack of progress.
             self._pool.progress_timeout.handle(ProgressMade(), now)
         # The owner emits the final ``Progress``, once the output is complete.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,16 @@ class Bucket:
         import obstore
 
         obstore.put(self._store, name, content)
+
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        with ThreadPoolExecutor(16) as pool:
+            for _ in pool.map(self.put, files, files.values()):
+                pass
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of processes that find the store through the proxy."""
+        return {**os.environ, **environment(self.proxy)}
 
     def delete(self, name: str) -> None:
         import obstore

@@ -90,9 +90,10 @@ def with_short_bodies(request: Request, forward: Forward) -> Answer:
 
 
 def without_ranges(request: Request, forward: Forward) -> Answer:
-    """A range is answered with the whole object."""
-    headers = {name: value for name, value in request.headers.items() if name != "range"}
-    return forward(structs.replace(request, headers=headers))
+    """A range is answered as if it were the whole object: the signature does not let the proxy ask for that."""
+    answer = forward(request)
+    headers = {name: value for name, value in answer.headers.items() if name.lower() != "content-range"}
+    return structs.replace(answer, status=200, headers=headers) if answer.status == 206 else answer
 
 
 def at_rate(rate: float) -> Fault:
@@ -196,10 +197,12 @@ class _Connection(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         self.server.connections.add(self.request)
+        self._target = http.client.HTTPConnection("127.0.0.1", self.server.proxy.target, timeout=TIMEOUT)
         super().setup()
 
     def finish(self) -> None:
         self.server.connections.discard(self.request)
+        self._target.close()
         with contextlib.suppress(OSError):
             super().finish()
 
@@ -229,14 +232,17 @@ class _Connection(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def _forward(self, request: Request, content: bytes) -> Answer:
-        target = http.client.HTTPConnection("127.0.0.1", self.server.proxy.target, timeout=TIMEOUT)
-        with contextlib.closing(target):
+        target = self._target
+        try:
             target.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
             for name, value in request.headers.items():
                 target.putheader(name, value)
             target.endheaders(content or None)
             answer = target.getresponse()
             body = answer.read()
+        except (OSError, http.client.HTTPException):
+            target.close()
+            raise
         hop = {"transfer-encoding", "connection", "keep-alive"}
         headers = {name: value for name, value in answer.getheaders() if name.lower() not in hop}
         return Answer(answer.status, headers, body)

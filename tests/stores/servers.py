@@ -6,6 +6,9 @@ Each has free ports and a folder of its own. A test whose server is not installe
 from __future__ import annotations
 
 import contextlib
+import datetime
+import hashlib
+import hmac
 import http.client
 import os
 import shutil
@@ -16,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import pytest
 
@@ -125,6 +129,28 @@ class S3Server(Server):
             client_options={"allow_http": True, "pool_max_idle_per_host": "0"},
         )
 
+    def put(self, path: str, content: bytes = b"") -> None:
+        """Makes an object with any key, or a bucket: obstore cannot."""
+        now = datetime.datetime.now(datetime.UTC)
+        time, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
+        target, digest = f"/{quote(path, safe='/~')}", hashlib.sha256(content).hexdigest()
+        headers = {"host": f"127.0.0.1:{self.port}", "x-amz-content-sha256": digest, "x-amz-date": time}
+        names = ";".join(headers)
+        request = "\n".join(["PUT", target, "", *(f"{n}:{v}" for n, v in headers.items()), "", names, digest])
+        scope = f"{day}/us-east-1/s3/aws4_request"
+        to_sign = "\n".join(["AWS4-HMAC-SHA256", time, scope, hashlib.sha256(request.encode()).hexdigest()])
+        key = f"AWS4{SECRET}".encode()
+        for part in scope.split("/"):
+            key = hmac.new(key, part.encode(), "sha256").digest()
+        signature = hmac.new(key, to_sign.encode(), "sha256").hexdigest()
+        credential = f"Credential={KEY_ID}/{scope}, SignedHeaders={names}, Signature={signature}"
+        headers["Authorization"] = f"AWS4-HMAC-SHA256 {credential}"
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("PUT", target, content, headers)
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+
 
 class SeaweedFs(S3Server):
     program = "weed"
@@ -163,6 +189,7 @@ class JuiceFsGateway(S3Server):
             command += ["sqlite3://meta.db", "volume"]
             subprocess.run(command, cwd=self.folder, check=True, capture_output=True, timeout=60)
         super().start()
+        self.put(BUCKET)
 
     def arguments(self) -> list[str]:
         flags = ["--no-usage-report", "--multi-buckets", "--keep-etag", "--log", "gateway.log"]
@@ -173,14 +200,15 @@ class JuiceFsGateway(S3Server):
 
 
 class RcloneS3(S3Server):
-    """Answers requests for a range with the whole object. Its buckets are the folders in ``files``."""
+    """Answers requests for a range with the whole object. Its buckets are the folders in ``files``. It wants no
+    credentials.
+    """
 
     program = "rclone"
 
     def arguments(self) -> list[str]:
         (self.folder / "files" / BUCKET).mkdir(parents=True, exist_ok=True)
-        flags = ["--config", "", "--addr", f"127.0.0.1:{self.port}", "--auth-key", f"{KEY_ID},{SECRET}"]
-        return ["serve", "s3", *flags, "files"]
+        return ["serve", "s3", "--config", "", "--addr", f"127.0.0.1:{self.port}", "files"]
 
 
 class RcloneHttp(Server):
@@ -190,7 +218,8 @@ class RcloneHttp(Server):
 
     def arguments(self) -> list[str]:
         (self.folder / "files").mkdir(exist_ok=True)
-        return ["serve", "http", "--config", "", "--addr", f"127.0.0.1:{self.port}", "files"]
+        flags = ["--config", "", "--dir-cache-time", "0s", "--addr", f"127.0.0.1:{self.port}"]
+        return ["serve", "http", *flags, "files"]
 
 
 class Nginx(Server):

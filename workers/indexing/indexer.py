@@ -217,7 +217,7 @@ class _Indexer:
             files = [name for name, version in wanted.items() if isinstance(version, Version)]
             if not self.has_edition and files and not line.files:
                 reason = self._progress.last_reasons[files[0]]
-                error = SourceError if reason == CHANGED else DiskError
+                error = SourceError if reason == CHANGED or self._share.is_in_store(files[0]) else DiskError
                 raise error(f"{self._share}: cannot be shared: {reason}")
             if indexed == self.policy.indexed and has_same_content and not self._is_new:
                 return indexed

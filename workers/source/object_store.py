@@ -19,6 +19,7 @@ from blake3 import blake3
 from msd.wire.config.store_urls import WEB, StoreUrl
 from msd.wire.errors import UsageError
 from msd.wire.support.install_command import install_command
+from msd.wire.support.presentable_names import presentable
 from msd.workers.source.catalogue import MAX_TIME_NS, Version
 
 if TYPE_CHECKING:
@@ -257,11 +258,11 @@ def _store_error(error: Exception) -> StoreError:
         kind = errno.ESTALE
     elif isinstance(error, exceptions.InvalidPathError | ValueError):
         kind = errno.EINVAL
-    elif "non-partial response" in text:
+    elif _ignores_ranges(text):
         kind = errno.EIO
     else:
         kind = errno.EAGAIN
-    return StoreError(kind, _words(error, number))
+    return StoreError(kind, presentable(_words(error, number)))
 
 
 def _words(error: Exception, status: int) -> str:
@@ -271,7 +272,9 @@ def _words(error: Exception, status: int) -> str:
         reason = re.search(r"status code: (\d{3}[^:\n]*)", text)
         said = [re.search(f"<{tag}>([^<]*)</{tag}>", text) for tag in ("Code", "Message")]
         return ": ".join([reason[1].strip() if reason else str(status), *(match[1] for match in said if match)])
-    if "non-partial response" in text:
+    if (no_path := re.search(r'object with invalid path: .*?Path "([^"]*)"', text)) is not None:
+        return f"it has the key {no_path[1]}, which is no path"
+    if _ignores_ranges(text):
         return "the server ignores ranges"
     if "kind: Timeout" in text or "timed out" in text or "TimedOut" in text:
         return "no answer in time"
@@ -287,7 +290,13 @@ def _words(error: Exception, status: int) -> str:
         return words[cause[0]] if cause is not None else "cannot connect"
     if "kind: Decode" in text or "kind: Interrupted" in text:
         return "the connection was closed before the end of the answer"
+    if "error sending request" in text:
+        return "the connection was closed before an answer"
     return _first_line(error)
+
+
+def _ignores_ranges(text: str) -> bool:
+    return "non-partial response" in text or "Range request not supported" in text
 
 
 def _first_line(error: Exception) -> str:

@@ -89,6 +89,7 @@ def _without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
         report_progress=lambda progress: None,
         file_reasons={},
         read_errors={},
+        read_error="",
         progress_timeout=ProgressTimeout(None, 0.0),
     )
     monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: pool)

@@ -33,6 +33,7 @@ class FakePool:
         self.status: Status | None = snapshot(catalogue=CATALOGUE, workers=[])
         self.file_reasons: dict[object, str] = {}
         self.read_errors: dict[int, str] = {}
+        self.read_error = ""
         self.reasons: list[str] = []
         monkeypatch.setattr(file_download, "time", SimpleNamespace(monotonic=lambda: self.now))
 

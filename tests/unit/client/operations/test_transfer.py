@@ -57,6 +57,7 @@ class FakePool:
         self.requests: list[tuple[int, int]] = []
         self.progress_timeout = ProgressTimeout(None, 0.0)
         self.read_errors: dict[int, str] = {}
+        self.read_error = ""
         self.bans: list[tuple[str, int]] = []
         #: The events that the next polls return: one list for each poll.
         self.next_events: list[list[NetworkEvent]] = []
