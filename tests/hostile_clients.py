@@ -60,8 +60,11 @@ def memory_of(pid: int, field: str = "VmRSS") -> int:
 
 def process_and_children(pid: int) -> list[int]:
     """Returns the pids of a process and its children."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [pid, *sorted(int(child) for task in tasks for child in (task / "children").read_text().split())]
+    children: list[str] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # The thread has ended.
+            children += (task / "children").read_text().split()
+    return [pid, *sorted(map(int, children))]
 
 
 # Keys and connections.
