@@ -6,6 +6,7 @@ include the servers.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
 import shutil
@@ -23,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.ours import RunningServers
-from tests.processes import MSD, Download, free_ports, wait_for
+from tests.processes import MIB, MSD, Download, free_ports, wait_for
 
 TICK = os.sysconf("SC_CLK_TCK")
 #: Milliseconds between two samples of a client's memory.
@@ -192,6 +193,31 @@ def aria2(urls: list[str], pids: list[int], folder: Path, per_server: int) -> Si
     command += ["--check-certificate=false", "--allow-overwrite=true", "-o", "copy", *urls]
     secure = " over HTTPS" if urls[0].startswith("https") else ""
     return Side(f"aria2 -x{per_server} -s{4 * per_server}{secure}", command, folder, pids)
+
+
+def aria2_verifying(source: Path, urls: list[str], pids: list[int], folder: Path, per_server: int) -> Side:
+    """The same from a Metalink file: aria2 compares each piece of 1 MiB with its SHA-256 while it downloads."""
+    secure = " over HTTPS" if urls[0].startswith("https") else ""
+    metalink = folder / f"source{secure.replace(' ', '-')}.meta4"
+    metalink.write_text(_metalink(source, urls))
+    command = ["aria2c", "-q", f"-x{per_server}", f"-s{4 * per_server}", "-k1M", "--file-allocation=none"]
+    command += ["--check-certificate=false", "--allow-overwrite=true", "--realtime-chunk-checksum=true"]
+    command += ["--metalink-file", str(metalink)]
+    return Side(f"aria2 -x{per_server} -s{4 * per_server}, SHA-256{secure}", command, folder, pids)
+
+
+def _metalink(source: Path, urls: list[str]) -> str:
+    """Returns a Metalink (RFC 5854) of a file, with the hashes of its pieces."""
+    hashes = []
+    with source.open("rb") as file:
+        while piece := file.read(MIB):
+            hashes.append(f"<hash>{hashlib.sha256(piece).hexdigest()}</hash>")
+    size = source.stat().st_size
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><metalink xmlns="urn:ietf:params:xml:ns:metalink"><file name="copy">'
+        f'<size>{size}</size><pieces length="{MIB}" type="sha-256">{"".join(hashes)}</pieces>'
+        f"{''.join(f'<url>{url}</url>' for url in urls)}</file></metalink>"
+    )
 
 
 def curl(urls: list[str], pids: list[int], folder: Path) -> Side:
