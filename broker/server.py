@@ -83,6 +83,9 @@ from msd.wire.support.units import format_count, format_duration, format_size
 
 #: Why a worker on the broker's own machine is not reachable for the clients of other machines.
 ONLY_THIS_MACHINE = "only the machine of server 5 can reach it: give --join or --listen another address"
+#: Seconds for which the event loop waits after it has read nothing but the progress of downloads: it then reads several
+#: messages in one turn. Of 300 clients, 150 arrive in a second, and a turn costs more than a message.
+PROGRESS_PAUSE_S = 0.05
 #: Longest wait of the event loop in seconds; short, so that a stall during a wait is detected.
 MAX_WAIT_S = 0.5
 
@@ -119,6 +122,8 @@ class Broker:
         self._downloads = Downloads()
         #: The totals of the downloads when that snapshot was published.
         self._last_totals = DownloadTotals()
+        #: True if the last requests were all ``progress``.
+        self._has_only_progress = False
         #: None unless it is configured.
         self._access_log: AccessLog | None = None
         self._resources = ExitStack()
@@ -133,6 +138,9 @@ class Broker:
         ``until_done``, the clients have finished. Returns the exit code.
         """
         while self._exit_code is None or not self._is_stopped:
+            if self._has_only_progress:
+                self._has_only_progress = False
+                time.sleep(PROGRESS_PAUSE_S)
             # Report a stall before anything else, so that it does not make the workers look silent.
             self._on_stall(self._poll_loop.wait(self._deadlines()))
             self._on_stall(self._poll_loop.dispatch())
@@ -358,7 +366,9 @@ class Broker:
 
     def _on_requests_readable(self) -> None:
         now = time.monotonic()
+        kinds: set[bool] = set()
         for peer, sender, request in self._listeners.requests():
+            kinds.add(isinstance(request, DownloadProgress))
             if not is_permitted(sender.role, request):
                 if not isinstance(request, Heartbeat | DownloadProgress):
                     allowed = "only operators may give orders"
@@ -379,6 +389,8 @@ class Broker:
                 self._on_progress(sender, request, now)
             else:
                 self._on_request(peer, sender, request, now)
+        if kinds:
+            self._has_only_progress = kinds == {True}
 
     def _on_join(self, peer: Route, sender: Sender, join: Join, now: float) -> None:
         workers, join = self._supervisor.workers, self._supervisor.recall(join)

@@ -24,7 +24,7 @@ from tests.processes import MIB, MSD, Process, Serve, Source, System, wait_for
 #: Clients that report at the same time, and seconds between two reports of each.
 CLIENTS, INTERVAL_S = 300, 2.0
 #: Seconds of a measurement, and the largest part of a core that the broker may use.
-MEASURED_S, MAX_LOAD = 20.0, 0.02
+MEASURED_S, MAX_LOAD = 10.0, 0.02
 
 
 def fields(line: str) -> dict[str, str]:

@@ -517,6 +517,26 @@ def test_each_download_that_ends_is_a_line_of_the_access_log(
     assert re.sub(r"0:\d\d", "0:00", last) == f"stopped by msd quit: 2 workers shared 1 file for 0:00; {counts}"
 
 
+def test_the_loop_pauses_only_after_the_progress_of_downloads(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    def end(_: object) -> float:
+        harness.broker._exit_code, harness.broker._is_stopped = 0, True
+        return 0.0
+
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(harness.broker._poll_loop, "wait", end)
+    message = DownloadProgress(session=5, state=DownloadState.DOWNLOADING, selection="x", bytes=1, total=2)
+    requests: list[tuple[ControlRequest, int]] = [(StatusRequest(rid=1), 0), (message, 1), (StatusRequest(rid=1), 1)]
+    for request, count in requests:
+        harness.receive(request)
+        harness.broker._exit_code = None
+        harness.broker.run()
+        assert len(pauses) == count
+
+
 def test_only_operators_see_what_the_clients_download(harness: Harness) -> None:
     message = DownloadProgress(
         session=5, state=DownloadState.DOWNLOADING, selection="film.mkv", bytes=1, total=2, name="eve@pc"
