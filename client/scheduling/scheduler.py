@@ -90,6 +90,8 @@ LOSES_NO_GROUP = (UnitDuplicate, UnitsHeld, TimePassed)
 HOLDS_INTERVAL_S, HOLDS_AGE_S = 0.2, 1.0
 #: The number of units that follow one another and are requested from one worker where there are holders.
 RUN_UNITS = 4
+#: Where there are holders, the pause after a refusal as busy is doubled at most this many times, until data arrives.
+MAX_BUSY_DOUBLED = 2
 #: A holder that has sent nothing for this many seconds is not counted on.
 HOLDER_SILENCE_S = 1.0
 #: What holders have is left to them while they deliver at least this share of what the other workers deliver.
@@ -501,7 +503,9 @@ class Scheduler(Core[Event, Action]):
         if policy.returns_all:
             self._drop_requests(worker)
         if policy.pause_s:
-            worker.paused_until = now + policy.pause_s
+            doubled = min(worker.busy_count, MAX_BUSY_DOUBLED) if self._holders else 0
+            worker.busy_count = worker.busy_count + 1 if event.reason is RefusalReason.BUSY else 0
+            worker.paused_until = now + policy.pause_s * 2**doubled
         if event.reason is RefusalReason.UNKNOWN and self._may_load(worker, self._groups[group], now):
             self._pauses.pop((worker.number, group), None)
             self._pauses[worker.number, group] = now + CATALOGUE_LOAD_PAUSE_S

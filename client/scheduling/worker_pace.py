@@ -68,6 +68,8 @@ class WorkerPace(Struct):
     group_bans: dict[int, BanReason] = field(default_factory=dict)
     #: The units of these groups, and of those with which the worker pauses, as ranges.
     excluded: list[int] = field(default_factory=list)
+    #: How often the worker has refused requests because of others, since it has sent data.
+    busy_count: int = 0
     #: No requests are sent to the worker before this time.
     paused_until: float = 0.0
     #: The time of the last reply, or of the first request if none was outstanding before that request.
@@ -194,6 +196,7 @@ class WorkerPace(Struct):
         if not length:
             return False
         self.waiting_since = self.delivered_at = now
+        self.busy_count = 0
         self.span_bytes += length
         span = now - self.span_start
         if span < RATE_SPAN_S and self.is_fast:

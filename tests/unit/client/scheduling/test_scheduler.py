@@ -1077,6 +1077,18 @@ def test_a_unit_that_a_holder_lacks_is_no_fault(scene: Scene) -> None:
     assert requested_units(hold(scene, 20, 2)) == [2]
 
 
+def test_where_there_are_holders_a_busy_one_is_asked_less_and_less_often_until_it_sends_something(scene: Scene) -> None:
+    scene.begin(10, 1)
+    assert requested_units(hold(scene, 20, 2)) == [2]
+    for pause_s in (0.1, 0.2, 0.4, 0.4):
+        scene.feed(UnitRefused(20, 2, RefusalReason.BUSY))
+        assert requested_units(scene.feed(TimePassed(), later=pause_s - 0.01)) == []
+        assert requested_units(scene.feed(TimePassed(), later=0.02)) == [2]
+    scene.feed(PartReceived(20, 2, 0, MIN_PART))
+    scene.feed(UnitRefused(20, 2, RefusalReason.BUSY, MIN_PART))
+    assert requested_units(scene.feed(TimePassed(), later=0.11)) == [2]
+
+
 def test_a_complete_worker_that_lacks_a_unit_is_banned_from_its_group(scene: Scene) -> None:
     scene.begin(10, 2)
     scene.ready(1, 2)
