@@ -49,9 +49,6 @@ class Settings:
     rate: float = 40.0
     latency_s: float = 0.001
     waiting: int | None = 8
-    #: The least time between two answers on a connection to the question what a receiver has. It answers once it has
-    #: something new.
-    holds_interval_s: float = 0.2
     passes_on: bool = True
     memory: int = 64 * MIB
 
@@ -77,9 +74,6 @@ class Sender:
     lies: float = 0.0
     #: Its connections: the receiver, the number that it has there, and the connection.
     clients: dict[tuple[Receiver, int], int] = field(default_factory=dict)
-    #: The connections on which it is asked for what it has, and what it has told on each, and when.
-    asked: dict[int, tuple[Receiver, int]] = field(default_factory=dict)
-    told: dict[int, tuple[int, float]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -238,9 +232,7 @@ class Swarm:
 
     def _disconnect(self, receiver: Receiver, number: int) -> None:
         sender, _ = receiver.senders.pop(number)
-        connection = sender.clients.pop((receiver, number), 0)
-        sender.asked.pop(connection, None)
-        sender.told.pop(connection, None)
+        sender.clients.pop((receiver, number), None)
         if not any(client is receiver for client, _ in sender.clients):
             sender.queue.discard(receiver)
 
@@ -336,18 +328,7 @@ class Swarm:
             self._feed(receiver, TimePassed())
 
     def _asked(self, sender: Sender, receiver: Receiver, connection: int, number: int) -> None:
-        sender.asked[connection] = receiver, number
-        if sender.units != sender.told.get(connection, (-1, 0.0))[0]:
-            self._tell(sender, connection)
-
-    def _tell(self, sender: Sender, connection: int) -> None:
-        """Answers a receiver that has asked, as soon as the last answer is old enough."""
-        due = sender.told.get(connection, (0, -1.0))[1] + self.settings.holds_interval_s
-        if due > self.now:
-            self.at(due, self._tell, sender, connection)
-        elif not sender.gone and not sender.frozen and connection in sender.asked:
-            receiver, number = sender.asked.pop(connection)
-            sender.told[connection] = sender.units, self.now
+        if not sender.gone and not sender.frozen:
             self._after(self._told, receiver, connection, number, sender.units)
 
     def _told(self, receiver: Receiver, connection: int, number: int, units: int) -> None:
@@ -428,9 +409,6 @@ class Swarm:
 
     def _got(self, receiver: Receiver, unit: int) -> None:
         receiver.units |= 1 << unit
-        for connection in [*receiver.asked]:
-            if self.now - receiver.told.get(connection, (0, -1.0))[1] > self.settings.holds_interval_s:
-                self._tell(receiver, connection)
 
     def _finish(self, receiver: Receiver) -> None:
         if receiver.scheduler.remaining or receiver.done_at is not None:
