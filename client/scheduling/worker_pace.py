@@ -40,6 +40,8 @@ SCHEDULING_DELAY_S = 0.075
 #: A worker with outstanding requests is stalled if nothing has arrived for this many seconds and for ``STALL_STEPS``
 #: times the time that the reply should take.
 STALL_TIMEOUT_S, STALL_STEPS = 0.5, 4.0
+#: The same for a worker that holds some of the units only, if that is sooner: there are others to ask.
+HOLDER_STALL_TIMEOUT_S, HOLDER_STALL_STEPS = 1.0, 2.0
 
 
 class WorkerPace(Struct):
@@ -163,7 +165,11 @@ class WorkerPace(Struct):
         first = next(iter(self.outstanding.values()), None)
         if first is None:
             return False
-        return now - self.waiting_since > max(STALL_TIMEOUT_S, STALL_STEPS * self._seconds_for(first.length))
+        expected = self._seconds_for(first.length)
+        limit = max(STALL_TIMEOUT_S, STALL_STEPS * expected)
+        if self.held is not None:
+            limit = min(limit, max(HOLDER_STALL_TIMEOUT_S, HOLDER_STALL_STEPS * expected))
+        return now - self.waiting_since > limit
 
     def add_request(self, request: RequestUnit, now: float) -> None:
         if not self.outstanding:

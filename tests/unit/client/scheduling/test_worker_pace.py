@@ -8,6 +8,7 @@ import pytest
 
 from msd.client.scheduling.scheduler_events import RequestUnit
 from msd.client.scheduling.worker_pace import (
+    HOLDER_STALL_TIMEOUT_S,
     MIN_PART,
     MIN_ROUND_TRIP_S,
     PART_GROWTH,
@@ -175,3 +176,11 @@ def test_a_worker_is_stalled_when_an_arrival_is_long_overdue(rate: float, timeou
     assert worker.is_stalled(START + timeout + 0.01)
     worker.drop_requests()
     assert not worker.is_stalled(START + timeout + 0.01)
+
+
+@pytest.mark.parametrize(("rate", "timeout"), [(100, STALL_TIMEOUT_S), (5, 0.8), (3, HOLDER_STALL_TIMEOUT_S), (1, 2.0)])
+def test_a_holder_is_stalled_sooner_because_there_are_others_to_ask(rate: float, timeout: float) -> None:
+    worker = measured(rate)
+    worker.held = 1
+    assert not worker.is_stalled(START + timeout - 0.001)
+    assert worker.is_stalled(START + timeout + 0.01)
