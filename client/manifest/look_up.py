@@ -14,8 +14,9 @@ from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network.session import Session, Task
 from msd.client.network_events import NetworkEvent, ReplyReceived
 from msd.wire.errors import MsdError, NotFoundError, UsageError
-from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Described, DigestPage
+from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Described, DigestPage, Refusal
 from msd.wire.protocol.segments import Manifest
+from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.presentable_names import is_presentable
 
@@ -63,7 +64,17 @@ class LookUp(Task):
         now = time.monotonic()
         if isinstance(event, ReplyReceived) and isinstance(event.reply, self._useful_replies):
             self._session.pool.progress_timeout.handle(ProgressMade(), now)
+        if isinstance(event, ReplyReceived):
+            self._note_read_error(event)
         self._perform(self._resolver.handle(event, now))
+
+    def _note_read_error(self, event: ReplyReceived) -> None:
+        """Tells the pool whether a worker can read its files: it reads a small one to answer with its digests."""
+        match event.reply:
+            case Refusal(reason=RefusalReason.UNAVAILABLE, detail=detail):
+                self._session.pool.read_errors[event.worker] = detail
+            case DigestPage():
+                self._session.pool.read_errors.pop(event.worker, None)
 
     def pass_time(self) -> float:
         now = time.monotonic()

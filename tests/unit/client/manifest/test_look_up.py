@@ -35,12 +35,17 @@ class FakePool:
         self.progress: list[ProgressMade] = []
         self.progress_timeout = SimpleNamespace(handle=lambda event, now: self.progress.append(event))
         self._incoming: list[NetworkEvent] = []
+        #: Why workers cannot read their files, now and before; the next digests are refused for these reasons.
+        self.read_errors: dict[int, str] = {}
+        self.seen: list[dict[int, str]] = []
+        self.refusals: list[str] = []
         monkeypatch.setattr("time.monotonic", lambda: self._now)
 
     def wait(self, deadline: float) -> None:
         self._now += 1.0
 
     def events(self) -> list[NetworkEvent]:
+        self.seen.append(dict(self.read_errors))
         incoming, self._incoming = self._incoming, []
         return incoming
 
@@ -59,6 +64,11 @@ class FakePool:
                     rid=rid, epoch=7, name=STAR.name, size=size, mtime_ns=1, segment_size=segment_size(size), id=STAR.id
                 )
                 return ReplyReceived(worker, request, reply, None)
+            case Digests() if self.refusals:
+                refusal = Refusal(
+                    rid=request.rid, epoch=7, reason=RefusalReason.UNAVAILABLE, detail=self.refusals.pop(0)
+                )
+                return ReplyReceived(worker, request, refusal, None)
             case Digests():
                 page = DigestPage(rid=request.rid, epoch=7, start=request.start)
                 return ReplyReceived(worker, request, page, zmq.Frame(STAR.digests))
@@ -93,3 +103,11 @@ def test_an_impossible_name_is_not_requested(monkeypatch: pytest.MonkeyPatch, na
         find(pool, name)
     assert pool.requests == []
     assert find(pool, fallback_name=name)[0] == STAR
+
+
+def test_the_pool_learns_why_a_small_file_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = FakePool(monkeypatch)
+    pool.refusals = ["s3://films: connection refused"]
+    assert find(pool, STAR.name) == (STAR, CATALOGUE)
+    assert {1: "s3://films: connection refused"} in pool.seen
+    assert pool.read_errors == {}
