@@ -24,6 +24,7 @@ NAMES = (
     "folders",
     "views",
     "fanout",
+    "stores",
 )
 
 # SIGTERM unwinds the stack like Ctrl-C, so that all processes started here are ended.

@@ -39,10 +39,13 @@ class RunningServers:
 
 
 @contextmanager
-def serving(source: Path, home: Path, *, workers: int = 4, encrypted: bool = False) -> Iterator[RunningServers]:
+def serving(
+    source: Path | str, home: Path, *, workers: int = 4, encrypted: bool = False, settings: str = ""
+) -> Iterator[RunningServers]:
     """Starts servers for ``source`` with up to four workers and waits until they are ready.
 
-    ``home`` is the folder for the configuration, the cache and the keys.
+    ``home`` is the folder for the configuration, the cache and the keys. ``settings`` are further lines of
+    ``config.toml``.
     """
     home.mkdir(exist_ok=True)
     env = {**os.environ, "XDG_CONFIG_HOME": str(home), "XDG_CACHE_HOME": str(home)}
@@ -50,7 +53,7 @@ def serving(source: Path, home: Path, *, workers: int = 4, encrypted: bool = Fal
     ports = free_ports()
     lines = ["[broker]", f"status_port = {ports[4]}", *(['security = "curve"'] if encrypted else [])]
     lines += [line for port in ports[:workers] for line in ("[[workers]]", f"port = {port}")]
-    config.write_text("\n".join(lines) + "\n")
+    config.write_text("\n".join(lines) + "\n" + settings)
     if encrypted:
         assert run_msd("keys", "init", env=env).returncode == 0
     flags = ["-c", str(config)]
