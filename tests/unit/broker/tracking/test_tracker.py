@@ -231,7 +231,9 @@ def test_two_complaints_from_different_keys_and_addresses_ban_a_holder() -> None
     complain = [Announcer("a", "10.1.1.1"), Announcer("b", "10.1.1.1")]
     for announcer in complain:
         scene.feed(Complained(PLAN, holder_of(1), announcer))
-    assert holder_of(1) in scene.announce(2)
+    for host in ("10.1.1.1", "10.1.1.2"):
+        scene.feed(Complained(PLAN, holder_of(3), Announcer("a", host)))
+    assert {*scene.announce(2)} == {holder_of(1), holder_of(3), holder_of(4)}
     scene.feed(Complained(PLAN, holder_of(1), Announcer("c", "10.1.1.2")))
     assert holder_of(1) not in scene.announce(2)
     # It stays banned for other plans, and after it was forgotten.

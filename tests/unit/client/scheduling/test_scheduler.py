@@ -1073,6 +1073,7 @@ def test_a_unit_that_a_holder_lacks_is_no_fault(scene: Scene) -> None:
     scene.begin(10, 1)
     assert requested_units(hold(scene, 20, 2, 5)) == [2]
     assert requested_units(scene.feed(UnitRefused(20, 2, RefusalReason.MISSING))) == [5]
+    assert requested_units(scene.feed(UnitRefused(20, 5, RefusalReason.MISSING))) == []
     assert scene.feed(ConnectionClosed(20)) == []
     assert requested_units(hold(scene, 20, 2)) == [2]
 
