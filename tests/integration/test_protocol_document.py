@@ -703,6 +703,22 @@ def test_the_control_socket_reports_and_rejects(network: Network) -> None:
         assert word in header["message"]
 
 
+def test_a_client_reports_its_progress(network: Network) -> None:
+    control = network.control()
+    assert "progress" in snapshot(network.status())["features"]
+    progress: Map = {"session": 77, "selection": "Sé*", "bytes": 3, "total": 9}
+    for state in ("downloading", "later"):  # The second one is malformed.
+        control.send_raw({"type": "progress", **progress, "state": state})
+    (download,) = control.request("status")[0]["downloads"]
+    assert download.pop("silent_seconds") < 60
+    zeros = dict.fromkeys(("received", "files", "rate", "seconds", "workers", "peers", "peer_bytes", "exit_code"), 0)
+    expected = {"number": 1, "client": "127.0.0.1", "host": "127.0.0.1", "state": "downloading", "passes_on": False}
+    assert download == {**expected, **zeros, "selection": "Sé*", "bytes": 3, "total": 9}
+    control.send_raw({"type": "progress", **progress, "state": "broken", "exit_code": 6, "workers": 2, "later": 1})
+    (download,) = control.request("status")[0]["downloads"]
+    assert (download["state"], download["exit_code"], download["workers"]) == ("broken", 6, 2)
+
+
 def test_an_operator_puts_a_worker_to_sleep(network: Network) -> None:
     status, control, worker = network.status(), network.control(), network.worker(3)
     control.send("toggle", number=3)
