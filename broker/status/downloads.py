@@ -24,6 +24,8 @@ MAX_SELECTION_BYTES, MAX_NAME_BYTES = 256, 64
 #: Seconds without a message after which a download is broken: as many as for a session. Clients send one every two
 #: seconds, but none while they compute a checksum or sync the disk.
 EXPIRY_S = {DownloadState.DOWNLOADING: 30.0, DownloadState.FINISHING: 3600.0}
+#: Seconds without a message after which the last rate is stale: three messages are missing.
+SILENT_S = 6.0
 #: Seconds for which a download that has ended is still reported.
 ENDED_KEPT_S = 30.0
 #: Seconds between two searches for expired downloads.
@@ -189,6 +191,8 @@ class _Download:
         progress = asdict(self.progress)
         del progress["session"], progress["name"]
         silent_seconds = max(0.0, now - self.heard_at)
+        if silent_seconds >= SILENT_S and self.progress.state not in ENDED:
+            progress["rate"] = 0.0
         return DownloadStatus(
             number=self.number, client=self.client, host=self.host, silent_seconds=silent_seconds, **progress
         )

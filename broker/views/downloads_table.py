@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from msd.broker.status.downloads import SILENT_S
 from msd.wire.protocol.messages import DownloadStatus
 from msd.wire.protocol.states import DownloadState
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count, format_duration, format_rate, format_size
 
-#: Seconds after which a client is called silent: three messages are missing.
-SILENT_S = 6.0
 #: The columns and their widths. Those for peers are shown if there are any.
 CLIENT, SELECTION, VERIFIED, RATE, TIME = "Client", "Downloads", "Verified", "Rate", "For"
 WORKERS, PEERS, PASSES_ON = "Workers", "Peers", "Passes on"
@@ -37,8 +36,8 @@ def downloads_table(downloads: Sequence[DownloadStatus], width: int, count: int)
     widths = _widths(shown, width)
     lines = [_line({name: name for name in COLUMNS}, widths), *(_line(_cells(each), widths) for each in shown)]
     if rest := running[len(shown) :]:
-        others, rate = format_count(len(rest), "other client"), sum(each.rate for each in rest if not _is_silent(each))
-        lines.append(f"{others}, together at {format_rate(rate)}"[:width])
+        rate = format_rate(sum(each.rate for each in rest))
+        lines.append(f"{format_count(len(rest), 'other client')}, together at {rate}"[:width])
     return lines
 
 
@@ -84,13 +83,9 @@ def _rate_text(download: DownloadStatus) -> str:
     """Returns the rate, or why there is none."""
     if download.state is DownloadState.FINISHING:
         return "finishing"
-    if _is_silent(download):
+    if download.silent_seconds >= SILENT_S:
         return f"silent {format_duration(download.silent_seconds)}"
     return format_rate(download.rate) if download.rate >= 0.5 else "waiting"
-
-
-def _is_silent(download: DownloadStatus) -> bool:
-    return download.silent_seconds >= SILENT_S and download.state is DownloadState.DOWNLOADING
 
 
 def _line(cells: Mapping[str, str], widths: Mapping[str, int]) -> str:

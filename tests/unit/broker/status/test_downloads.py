@@ -18,6 +18,7 @@ from msd.broker.status.downloads import (
     MAX_DOWNLOADS,
     MAX_NAME_BYTES,
     MAX_SELECTION_BYTES,
+    SILENT_S,
     DownloadEnded,
     Downloads,
     DownloadTotals,
@@ -161,6 +162,15 @@ def test_the_fastest_download_is_first_and_the_ended_ones_are_last() -> None:
     for session, state, rate in ((1, DONE, 9.0), (2, DOWNLOADING, 1.0), (3, DOWNLOADING, 4.0), (4, FINISHING, 0.0)):
         broker.handle(received(progress(session, state, rate=rate)))
     assert [status.number for status in broker.statuses] == [3, 2, 4, 1]
+
+
+def test_the_last_rate_of_a_silent_client_is_stale() -> None:
+    broker = Broker()
+    broker.handle(received(progress(1, rate=9.0)))
+    broker.handle(received(progress(2, DONE, rate=9.0)))
+    broker.now += SILENT_S
+    broker.handle(received(progress(3, rate=1.0)))
+    assert [(status.number, status.rate) for status in broker.statuses] == [(3, 1.0), (1, 0.0), (2, 9.0)]
 
 
 def test_a_client_with_very_many_downloads_displaces_only_its_own() -> None:
