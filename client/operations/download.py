@@ -195,9 +195,9 @@ def download(
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
         if passing is not None and passing.keep_serving:
-            from msd.client.operations.passing_on import Wait
+            from msd.client.operations.passing_on import keep_serving as serve_on
 
-            session.run(Wait(passing.keep_serving))
+            serve_on(session, file_transfer.name, passing.keep_serving)
         return _report(outputs.target, file_transfer, totals.compute(ended), ended, outputs.passed_on_bytes)
 
 

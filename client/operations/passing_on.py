@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,13 +18,14 @@ from msd.client.operations.transfer import Transfer
 from msd.client.peers.passing_process import PassingProcess
 from msd.client.peers.peers import Passing, Peers
 from msd.wire.config.settings import LOOPBACK
-from msd.wire.errors import UsageError
+from msd.wire.errors import Interrupted, UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.ports import HeldPort, PortInUseError, hold_port
 from msd.wire.protocol.child_messages import PassedFile
 from msd.wire.protocol.segments import Manifest
 from msd.wire.security.keys import KeyPair
 from msd.wire.support.core import Stalled
+from msd.wire.support.presentable_names import presentable
 
 #: The first port that is tried, and how many, if none is given.
 FIRST_PORT, PORTS_TRIED = 24018, 1024
@@ -63,17 +62,8 @@ def start_passing(
     transfer.pass_on()
     own = KeyPair.generate() if session.pool.uses_keys else None
     listen, holder = _hold_port(options.listen, session)
-    digests = b"".join(map(manifest.digest, range(manifest.segments)))
-    file = PassedFile(
-        os.path.basename(manifest.name),
-        manifest.size,
-        manifest.mtime_ns,
-        manifest.mode,
-        manifest.id,
-        digests,
-        fd,
-    )
-    process = PassingProcess(manifest.id, listen, own.secret if own is not None else b"", options.max_rate, [file])
+    files = [passed_file(manifest, fd)]
+    process = PassingProcess(manifest.id, listen, own.secret if own is not None else b"", options.max_rate, files)
     return Peers(
         session,
         manifest.id,
@@ -84,10 +74,19 @@ def start_passing(
     )
 
 
+def passed_file(manifest: Manifest, fd: int) -> PassedFile:
+    """Returns how a file is passed on, under the name that it has at the workers: invitations are for names."""
+    digests = b"".join(map(manifest.digest, range(manifest.segments)))
+    return PassedFile(manifest.name, manifest.size, manifest.mtime_ns, manifest.mode, manifest.id, digests, fd)
+
+
 def _hold_port(listen: Endpoint | None, session: Session) -> tuple[Endpoint, HeldPort]:
     """Returns where to listen, with the port reserved. Raises ``UsageError`` if that is not possible."""
     if listen is not None:
-        return listen, hold_port(listen, "passing on")
+        try:
+            return listen, hold_port(listen, "passing on")
+        except UsageError as error:
+            raise UsageError(str(error), arguments=("listen",)) from None
     server5 = session.pool.transport.server5
     host = LOOPBACK if server5.is_loopback else "::" if server5.is_ipv6 else "*"
     for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
@@ -95,6 +94,17 @@ def _hold_port(listen: Endpoint | None, session: Session) -> tuple[Endpoint, Hel
             return Endpoint(host, port), hold_port(Endpoint(host, port), "passing on")
     last = FIRST_PORT + PORTS_TRIED - 1
     raise UsageError(f"the ports {FIRST_PORT} to {last} are in use: give another one", arguments=("listen",))
+
+
+def keep_serving(session: Session, name: str, seconds: float) -> None:
+    """Passes on the complete file ``name`` for this number of seconds. Raises ``Interrupted``, which says so."""
+    # Nothing is received any more: that is neither the servers' fault nor a reason to give up.
+    session.pool.local_reason = f"{presentable(name)} is complete and is passed on"
+    try:
+        session.run(Wait(seconds))
+    except Interrupted as error:
+        message = f"interrupted while passing on: {presentable(name)} is complete"
+        raise Interrupted(message, error.exit_code - 128) from None
 
 
 class Wait(Task):
@@ -108,4 +118,4 @@ class Wait(Task):
 
     def pass_time(self) -> float:
         self.is_done = time.monotonic() >= self._until
-        return min(self._until, math.inf)
+        return self._until

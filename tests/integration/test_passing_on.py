@@ -53,15 +53,18 @@ def holders(system: System, plan: bytes) -> list[str]:
 def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
     1. A download is complete, and goes on passing on.
-    2. Another one begins. Then all workers are put to sleep: it gets everything from the first one.
-    3. Ctrl-C ends the first one, and with it the process that passes on.
+    2. It receives nothing any more, which does not count towards its --timeout.
+    3. Another one begins. Then all workers are put to sleep: it gets everything from the first one.
+    4. Ctrl-C ends the first one, and with it the process that passes on. It says that the file is complete.
     """
     path = source(SIZE)
     system = serve(path, "--rate", "1MiB")
-    with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
+    with receive(system, tmp_path, "first", "--keep-serving", "10m", "--timeout", "60") as first:
         first.wait_until_verified(1.0)
         plan = bytes.fromhex(first.events_of("start")[0]["id"])
         wait_for("a holder", lambda: holders(system, plan))
+        notices = wait_for("a notice", lambda: [e for e in first.events_of("waiting") if "is passed on" in e["reason"]])
+        assert "timeout" not in notices[0]
         pids = process_and_children(first.pid)
         assert len(pids) == 2
         with receive(system, tmp_path, "second") as second:
@@ -74,6 +77,7 @@ def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, s
         assert first.process.poll() is None
         first.signal(signal.SIGINT)
         assert first.wait() == 130
+        assert "is complete" in first.err.text
     assert files_equal(path, tmp_path / "first")
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 

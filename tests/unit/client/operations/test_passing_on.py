@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from msd.client.operations.passing_on import PassingOptions, Wait, passing_options
+from msd.client.operations.passing_on import PassingOptions, Wait, passed_file, passing_options
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.segments import Manifest, cut, digest
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,13 @@ def test_an_address_may_be_a_port_only(listen: str | None, endpoint: Endpoint | 
 def test_a_wrong_address_is_an_error(listen: str) -> None:
     with pytest.raises(UsageError, match="cannot pass on: "):
         passing_options(listen, None, 0)
+
+
+def test_a_file_keeps_the_name_for_which_clients_are_invited() -> None:
+    content = b"film" * 9
+    digests = b"".join(map(digest, cut(memoryview(content))))
+    passed = passed_file(Manifest.build("folder/film", len(content), digests), 5)
+    assert (passed.name, passed.digests, passed.fd) == ("folder/film", digests, 5)
 
 
 def test_a_download_waits_for_some_seconds() -> None:
