@@ -53,13 +53,13 @@ class JobReady(Struct, Generic[J], frozen=True):
     pieces: dict[Piece, Data]
 
 
-class _Job(Struct, Generic[J]):
+class _Job(Struct, Generic[J], eq=False):
     job: J
     pieces: dict[Piece, Data]
     missing: int
 
 
-class _Read(Struct, Generic[J]):
+class _Read(Struct, Generic[J], eq=False):
     """A piece that is to be read, or is being read."""
 
     order: PieceOrder
