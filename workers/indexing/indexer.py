@@ -245,7 +245,7 @@ class _Indexer:
                 if store.url.scheme in WEB:
                     continue
                 try:
-                    self._kept.append(KeptIndex.decode(store.read_whole(store.index_key, MAX_SIZE)))
+                    self._kept.append(KeptIndex.decode(store.read_whole(store.index_key, MAX_SIZE), store.device))
                 except (OSError, ValueError) as error:
                     if getattr(error, "errno", 0) != errno.ENOENT:
                         self._progress(IndexNote(text=f"cannot use the index that {store.url} keeps: {_text(error)}"))

@@ -26,19 +26,24 @@ MAX_SIZE = 256 << 20
 
 
 class KeptIndex:
-    """What an index holds: the digests of each version."""
+    """What an index holds: the digests of each version in the store ``device``."""
 
-    def __init__(self, entries: Mapping[tuple[int, int], CachedDigests]) -> None:
+    def __init__(self, entries: Mapping[tuple[int, int], CachedDigests], device: int) -> None:
         self._entries = entries
+        self._device = device
 
     @classmethod
-    def decode(cls, data: bytes) -> KeptIndex:
-        """Raises ``ValueError`` if ``data`` is damaged, or has another format."""
+    def decode(cls, data: bytes, device: int) -> KeptIndex:
+        """Returns an index that lies in the store ``device``. Raises ``ValueError`` if ``data`` is damaged, or has
+        another format.
+        """
         if data[: len(MAGIC)] != MAGIC or blake3(data[:-DIGEST_SIZE]).digest() != data[-DIGEST_SIZE:]:
             raise ValueError("damaged, or of another version of msd")
         entries = {}
         at, end = len(MAGIC), len(data) - DIGEST_SIZE
         while at < end:
+            if at + ENTRY.size > end:
+                raise ValueError("damaged")
             inode, size, id = ENTRY.unpack_from(data, at)
             at += ENTRY.size
             length = DIGEST_SIZE * segment_count(size) if size > MAX_BUNDLE_SIZE else 0
@@ -47,11 +52,12 @@ class KeptIndex:
             if length and file_id(size, digests) != id:
                 raise ValueError("damaged")
             entries[inode, size] = CachedDigests(id, digests)
-        return cls(entries)
+        return cls(entries, device)
 
     def load(self, versions: Iterable[Version]) -> dict[Version, CachedDigests]:
-        """Returns what the index holds of these versions."""
-        return {v: found for v in versions if (found := self._entries.get((v.inode, v.size))) is not None}
+        """Returns what the index holds of these versions. It says nothing about files that are not in its store."""
+        own = (version for version in versions if version.device == self._device)
+        return {v: found for v in own if (found := self._entries.get((v.inode, v.size))) is not None}
 
 
 def encode(entries: Iterable[tuple[Version, bytes, bytes]]) -> bytes:

@@ -51,7 +51,7 @@ class ObjectStore:
     def __init__(self, url: StoreUrl, settings: Mapping[str, str]) -> None:
         self.url = url
         #: Versions of files in other stores have other numbers.
-        self._device = _number(url.store)
+        self.device = _number(url.store)
         self._is_object: bool | None = None
         try:
             self._store = _open(url, settings)
@@ -193,7 +193,7 @@ class ObjectStore:
         token = etag.removeprefix("W/").strip('"') if etag else str(modified)
         mtime_ns = max(-MAX_TIME_NS, min(modified * 10**9, MAX_TIME_NS))
         inode = _number(f"{meta['path']}\0{token}")
-        return Version(self._device, inode, meta["size"], mtime_ns, mtime_ns, FILE_MODE)
+        return Version(self.device, inode, meta["size"], mtime_ns, mtime_ns, FILE_MODE)
 
 
 def _number(text: str) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
 from msd.wire.protocol.segments import content_id, cut, digest, file_id
 from msd.workers.indexing.digest_cache import CachedDigests
-from msd.workers.indexing.kept_index import KeptIndex, encode
+from msd.workers.indexing.kept_index import MAGIC, KeptIndex, encode
 from msd.workers.source.catalogue import Version
 
 LARGE = random.Random(1).randbytes((2 << 20) + 3)
@@ -29,7 +30,7 @@ ENTRIES = [
 
 
 def test_what_is_encoded_is_loaded_by_version() -> None:
-    index = KeptIndex.decode(encode(ENTRIES))
+    index = KeptIndex.decode(encode(ENTRIES), 1)
     others = [version(5, 5), version(8, 4)]
     assert index.load([*(v for v, _, _ in ENTRIES), *others]) == {
         v: CachedDigests(id, digests) for v, id, digests in ENTRIES
@@ -38,7 +39,7 @@ def test_what_is_encoded_is_loaded_by_version() -> None:
 
 
 def test_an_empty_index_can_be_decoded() -> None:
-    assert KeptIndex.decode(encode([])).load([version(5, 4)]) == {}
+    assert KeptIndex.decode(encode([]), 1).load([version(5, 4)]) == {}
 
 
 @given(st.integers(min_value=0), st.integers(0, 7))
@@ -46,10 +47,23 @@ def test_a_damaged_index_is_refused(place: int, bit: int) -> None:
     data = bytearray(encode(ENTRIES))
     data[place % len(data)] ^= 1 << bit
     with pytest.raises(ValueError, match="damaged"):
-        KeptIndex.decode(bytes(data))
+        KeptIndex.decode(bytes(data), 1)
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="damaged"):
-        KeptIndex.decode(data)
+        KeptIndex.decode(data, 1)
+
+
+@pytest.mark.parametrize("length", [1, 47, 49])
+def test_an_entry_that_is_cut_short_is_refused(length: int) -> None:
+    """A program that may write to the store can also write a right checksum."""
+    data = encode(ENTRIES)[: len(MAGIC) + length]
+    with pytest.raises(ValueError, match="damaged"):
+        KeptIndex.decode(data + blake3(data).digest(), 1)
+
+
+def test_it_says_nothing_about_files_elsewhere() -> None:
+    elsewhere = [Version(2, v.inode, v.size, v.mtime_ns, v.ctime_ns) for v, _, _ in ENTRIES]
+    assert KeptIndex.decode(encode(ENTRIES), 1).load(elsewhere) == {}
