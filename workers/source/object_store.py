@@ -268,6 +268,9 @@ def _store_error(error: Exception) -> StoreError:
 def _words(error: Exception, status: int) -> str:
     """Returns what the store said, in one line."""
     text = str(error)
+    if re.search(r"http://(169\.254\.169\.254|metadata\.google\.internal)[:/]", text):
+        # Without credentials, obstore asks the machines of the provider for some.
+        return "there are no credentials: set them in the environment or in [store], or set anonymous = true there"
     if status:
         reason = re.search(r"status code: (\d{3}[^:\n]*)", text)
         said = [re.search(f"<{tag}>([^<]*)</{tag}>", text) for tag in ("Code", "Message")]

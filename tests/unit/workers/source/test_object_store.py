@@ -11,7 +11,7 @@ import pytest
 
 from msd.wire.config.store_urls import StoreUrl
 from msd.wire.errors import UsageError
-from msd.workers.source.object_store import ObjectStore, StoreError
+from msd.workers.source.object_store import ObjectStore, StoreError, _store_error
 from tests.local_stores import LocalStores, stores
 
 __all__ = ["stores"]
@@ -81,6 +81,13 @@ def test_a_store_that_does_not_answer_is_told_in_words(unused_port: int) -> None
     assert (raised.value.errno, raised.value.strerror) == (errno.EAGAIN, "connection refused")
     with pytest.raises(StoreError, match="connection refused"):
         dict(store.list())
+
+
+def test_missing_credentials_are_told_in_words() -> None:
+    asked = (
+        "Error performing PUT http://169.254.169.254/latest/api/token in 101.5ms: error sending request\n\nDebug source"
+    )
+    assert str(_store_error(OSError(asked)).strerror).startswith("there are no credentials: set them in ")
 
 
 def test_a_setting_that_obstore_does_not_accept_is_an_error(tmp_path: Path) -> None:
