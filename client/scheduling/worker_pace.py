@@ -20,6 +20,8 @@ MIN_PART = 16 << 10
 #: delivers in ``PART_S``. Two parts are in flight: something arrives often on a slow link, and little is lost with a
 #: connection.
 UNIT_S, PART_S = 1.0, 0.5
+#: Workers that deliver less than this many bytes in ``UNIT_S`` complete a unit together.
+SHARED_SIZE = 64 << 10
 #: From one arrival to the next, what is requested at once grows at most by this factor: the first rates are inaccurate.
 PART_GROWTH = 4
 #: A worker's window is two parts, and ``WINDOW_GAIN`` times what the worker delivers in one round trip. With a gain of
@@ -113,8 +115,8 @@ class WorkerPace(Struct):
 
     @property
     def is_slow(self) -> bool:
-        """True if the worker is asked for parts because of its rate."""
-        return not (self.is_growing or self.is_fast)
+        """True if the worker needs so long for a unit that several workers complete it together."""
+        return not (self.is_growing or self.is_fast) and self.whole_size < SHARED_SIZE
 
     def has(self, unit: int) -> bool:
         """True if the worker has the unit, as far as is known."""

@@ -40,7 +40,7 @@ def test_a_file_of_a_bucket_arrives_and_leaves_the_store_once(
 
 
 def test_a_folder_of_two_thousand_objects(bucket: Bucket, serve: Serve, tmp_path: Path, rng: random.Random) -> None:
-    files = {f"{n % 7}/{n % 31}/{n}.txt": rng.randbytes(rng.randrange(60_000)) for n in range(2000)}
+    files = {f"{n % 7}/{n % 31}/{n}.txt": rng.randbytes(rng.randrange(100_000)) for n in range(2000)}
     bucket.put_all(files)
     system = serve(bucket.url())
     indexed = bucket.proxy.bytes_of_objects
