@@ -94,7 +94,11 @@ class AcceptedConnections(Generic[T]):
         peer = None
         with opened(descriptor) as tcp:
             peer = tcp.getpeername() if tcp is not None else None
-        found = Connection(descriptor, peer, str(frame.get("Peer-Address")), self._zap.key_of(frame), tag)
+        host = str(frame.get("Peer-Address"))
+        if "." in host:
+            # A socket that listens on IPv6, too, sees IPv4 addresses as ::ffff:192.0.2.1.
+            host = host.removeprefix("::ffff:")
+        found = Connection(descriptor, peer, host, self._zap.key_of(frame), tag)
         if peer is None:
             return found
         known = self._connections.get(descriptor)

@@ -18,7 +18,7 @@ TIMEOUT_MS = 10_000
 
 
 class Bench:
-    """A ROUTER socket without keys, and the peers that connect to it."""
+    """A ROUTER socket without keys, on IPv4 and IPv6, and the peers that connect to it."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -26,14 +26,15 @@ class Bench:
         zap = stack.enter_context(closing(ZapHandler(self._context, None, None)))
         self._router = stack.enter_context(self._context.socket(zmq.ROUTER))
         self._router.linger = 0
-        self._router.bind("tcp://127.0.0.1:*")
+        self._router.ipv6 = 1
+        self._router.bind("tcp://[::]:*")
         self.connections: AcceptedConnections[object] = AcceptedConnections(zap)
 
     def connect(self) -> zmq.Socket[bytes]:
         peer = self._stack.enter_context(self._context.socket(zmq.DEALER))
         peer.linger = 0
         peer.reconnect_ivl = -1
-        peer.connect(self._router.getsockopt_string(zmq.LAST_ENDPOINT))
+        peer.connect(self._router.getsockopt_string(zmq.LAST_ENDPOINT).replace("[::]", "127.0.0.1"))
         return peer
 
     def receive(self, tag: object = None) -> Connection[object]:
@@ -72,6 +73,11 @@ def test_only_the_closed_connection_ends(bench: Bench) -> None:
         assert peer.poll(TIMEOUT_MS)
         peer.send(b"again")
         assert bench.receive() is connection
+
+
+def test_an_ipv4_address_is_known_as_such_by_a_socket_that_listens_on_ipv6(bench: Bench) -> None:
+    bench.connect().send(b"hello")
+    assert bench.receive().host == "127.0.0.1"
 
 
 def test_a_message_is_received_even_if_its_connection_is_closed(bench: Bench) -> None:
