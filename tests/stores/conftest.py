@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.processes import free_ports
 from tests.stores.failing_proxy import FailingProxy
 from tests.stores.servers import BUCKET, CREDENTIALS, S3Server, SeaweedFs
 
@@ -52,6 +53,11 @@ class Bucket:
         import obstore
 
         obstore.delete(self._store, name)
+
+
+def port_flags() -> list[str]:
+    """Ports for servers that a test starts without the fixture ``serve``."""
+    return ["-p", *map(str, free_ports())]
 
 
 def environment(proxy: FailingProxy) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import MIB, Download, Serve, System, run_msd, wait_for
-from tests.stores.conftest import Bucket
+from tests.stores.conftest import Bucket, port_flags
 from tests.stores.failing_proxy import (
     Answer,
     Fault,
@@ -210,7 +210,7 @@ def test_an_object_that_is_replaced_on_the_way_arrives_in_its_new_version(
 @pytest.mark.parametrize("is_prefix", [True, False])
 def test_an_object_that_is_not_there_cannot_be_shared(is_prefix: bool, bucket: Bucket) -> None:
     url = bucket.url("gone/" if is_prefix else "gone")
-    ended = run_msd("serve", "-f", url)
+    ended = run_msd("serve", *port_flags(), "-f", url)
     assert ended.returncode == 2
     assert ended.stderr == f"msd: {url}: there is no such object, and none below it\n"
 
@@ -218,14 +218,14 @@ def test_an_object_that_is_not_there_cannot_be_shared(is_prefix: bool, bucket: B
 def test_wrong_credentials_are_said_when_the_servers_start(bucket: Bucket) -> None:
     bucket.put("film.bin", b"film")
     for url in (bucket.url(), bucket.url("film.bin")):
-        ended = run_msd("serve", "-f", url, env={**bucket.env, "AWS_SECRET_ACCESS_KEY": "another"})
+        ended = run_msd("serve", *port_flags(), "-f", url, env={**bucket.env, "AWS_SECRET_ACCESS_KEY": "another"})
         assert ended.returncode == 5
         assert ended.stderr.startswith(f"msd: {url}: cannot be listed: 403 Forbidden: SignatureDoesNotMatch: ")
         assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_bucket_that_is_not_there_is_said_when_the_servers_start(bucket: Bucket) -> None:
-    ended = run_msd("serve", "-f", "s3://no-such-bucket/films/")
+    ended = run_msd("serve", *port_flags(), "-f", "s3://no-such-bucket/films/")
     assert ended.returncode == 5
     assert "404 Not Found: NoSuchBucket" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
@@ -233,7 +233,7 @@ def test_a_bucket_that_is_not_there_is_said_when_the_servers_start(bucket: Bucke
 
 def test_a_store_that_is_away_is_said_when_the_servers_start(bucket: Bucket) -> None:
     bucket.proxy.go_away()
-    ended = run_msd("serve", "-f", bucket.url())
+    ended = run_msd("serve", *port_flags(), "-f", bucket.url())
     assert ended.returncode == 5
     assert ended.stderr == f"msd: {bucket.url()}: cannot be listed: connection refused\n"
     bucket.proxy.come_back()

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from tests.processes import Download, Serve, run_msd
-from tests.stores.conftest import Bucket
+from tests.stores.conftest import Bucket, port_flags
 from tests.stores.failing_proxy import Answer, Fault, Forward, Request
 from tests.stores.servers import BUCKET
 
@@ -73,7 +73,7 @@ def test_a_key_that_is_no_path_beside_all_others(key: str, bucket: Bucket) -> No
     bucket.put("left-out", b"film")
     bucket.put("b.txt", b"text")
     bucket.proxy.fault = listing(bucket, "left-out", key)
-    ended = run_msd("serve", "-f", bucket.url())
+    ended = run_msd("serve", *port_flags(), "-f", bucket.url())
     assert ended.returncode == 5
     reason = f"it has the key {bucket.prefix}/{key}, which is no path"
     assert ended.stderr == f"msd: {bucket.url()}: cannot be listed: {reason}\n"

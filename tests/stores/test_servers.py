@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.processes import MIB, Serve, run_msd
-from tests.stores.conftest import Bucket
+from tests.stores.conftest import Bucket, port_flags
 from tests.stores.failing_proxy import FailingProxy, without_ranges
 from tests.stores.servers import BUCKET, JuiceFsGateway, Nginx, RcloneHttp, RcloneS3, Server
 
@@ -90,7 +90,7 @@ def test_a_server_that_ignores_ranges_is_named(
         bucket = open_bucket(server)
         (server.folder / "files" / BUCKET / bucket.prefix).mkdir()
         (server.folder / "files" / BUCKET / bucket.prefix / "film.bin").write_bytes(rng.randbytes(3 * MIB))
-        ended = run_msd("serve", "-f", bucket.url())
+        ended = run_msd("serve", *port_flags(), "-f", bucket.url())
     assert ended.returncode == 5
     lines = ended.stderr.splitlines()
     assert "the server ignores ranges" in lines[-1]
@@ -125,7 +125,7 @@ def test_a_web_server_that_ignores_ranges_is_named(runtime_folder: Path, tmp_pat
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        ended = run_msd("serve", "-f", f"http://127.0.0.1:{server.server_port}/film.bin")
+        ended = run_msd("serve", *port_flags(), "-f", f"http://127.0.0.1:{server.server_port}/film.bin")
         server.shutdown()
         thread.join()
     assert ended.returncode == 5
