@@ -16,7 +16,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -m "alone and not soak" tests/integration $(ARGS)
 
 test-stores: .venv/stores
-	$(BIN)/python -m pytest -m stores tests/stores $(ARGS)
+	$(BIN)/python -m pytest -m stores tests/stores -n 2 $(ARGS)
 
 test-engine: .venv/engine
 	$(BIN)/python -m pytest -m engine tests/engine --timeout 600 $(ARGS)
