@@ -191,6 +191,7 @@ def download(
         file_transfer = _run(session, file_download, sha256=expected_sha256, sync=sync, on_event=emit)
         file_transfer.output.publish(replace=force or update, sync=sync)
         ended = time.monotonic()
+        total = totals.compute(ended)
         reports.end()
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
@@ -198,7 +199,7 @@ def download(
             from msd.client.operations.passing_on import keep_serving as serve_on
 
             serve_on(session, file_transfer.name, passing.keep_serving)
-        return _report(outputs.target, file_transfer, totals.compute(ended), ended, outputs.passed_on_bytes)
+        return _report(outputs.target, file_transfer, total, ended, outputs.passed_on_bytes)
 
 
 class _Outputs:

@@ -82,6 +82,14 @@ def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, s
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+def test_the_time_of_passing_on_is_not_time_that_was_waited(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(MIB))
+    with receive(system, tmp_path, "copy", "--keep-serving", "2s") as download:
+        done = download.wait_until_done()
+        assert [event for event in download.events_of("waiting") if "is passed on" in event["reason"]]
+    assert done["waited_seconds"] == 0.0
+
+
 def test_a_download_that_is_killed_leaves_no_process(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(SIZE), "--rate", "256KiB")
     with receive(system, tmp_path, "copy") as download:

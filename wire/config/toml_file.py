@@ -57,6 +57,8 @@ def read_sections(path: Path, *, may_be_foreign: bool = False) -> dict[str, Any]
     except (OSError, ValueError, RecursionError) as error:  # ValueError: for example, a number with 5000 digits
         if may_be_foreign and isinstance(error, IsADirectoryError):
             return {}
+        if may_be_foreign and isinstance(error, PermissionError):
+            raise UsageError(f"{path.absolute()} cannot be read: run msd in another folder") from None
         if isinstance(error, OSError | UnicodeDecodeError):
             raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
         raise UsageError(f"{path}: not valid TOML: {error}") from None

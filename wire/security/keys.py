@@ -286,8 +286,19 @@ def _make_folder(path: Path) -> None:
 
 def _check_private(path: Path) -> None:
     status = path.stat()
-    if status.st_uid not in (os.getuid(), 0) or stat.S_IMODE(status.st_mode) & 0o077:
+    if status.st_uid not in (os.getuid(), 0):
+        raise NotAllowedError(f"{path} belongs to {_user_name(status.st_uid)}: run msd as that user")
+    if stat.S_IMODE(status.st_mode) & 0o077:
         raise NotAllowedError(f"{path} is accessible to other users: run chmod go= {path}")
+
+
+def _user_name(uid: int) -> str:
+    import pwd  # Only for an error message.
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"the user with the number {uid}"
 
 
 def _write(path: Path, text: str, mode: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -318,6 +319,17 @@ def test_an_unreadable_file_is_reported_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load(str(tmp_path))
     assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_a_folder_that_this_user_cannot_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UsageError) as caught:
+        load(None)
+    assert str(caught.value) == f"{tmp_path / 'config.toml'} cannot be read: run msd in another folder"
 
 
 def test_a_file_that_is_not_utf8_is_reported(tmp_path: Path) -> None:

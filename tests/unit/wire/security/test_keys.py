@@ -211,7 +211,7 @@ def test_keys_that_belong_to_another_user_are_refused(folder: KeyFolder, monkeyp
     else:
         # Files that belong to root are always accepted, so another user must own the folder.
         os.chown(folder.path, 1, -1)
-    with pytest.raises(NotAllowedError):
+    with pytest.raises(NotAllowedError, match=r"keys belongs to \w+: run msd as that user"):
         folder.load(SERVER)
 
 
