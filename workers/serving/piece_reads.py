@@ -147,7 +147,7 @@ class PieceReads(Core["JobArrived[J] | PieceRead | TimePassed", "StartRead | Job
             self._hanging[piece.id] -= 1
             if not self._hanging[piece.id]:
                 del self._hanging[piece.id]
-        if not isinstance(data, ReadRefused):
+        if not isinstance(data, ReadRefused) and read.order.may_be_kept:
             self._keep(piece, data)
         return [*_complete(read, data), *self._start_next(name, now)]
 

@@ -51,11 +51,12 @@ class IndexedData:
         waits = [self._source.waits_for(copy) for copy in copies]
         if waits[0] is None or None in waits:
             return None
+        may_be_kept = all(self._source.has_reliable_versions(copy) for copy in copies)
         if file.is_small:
-            return PieceOrder(Piece(file.id, 0), tuple(copies), 0, file.size, None, waits[0])
+            return PieceOrder(Piece(file.id, 0), tuple(copies), 0, file.size, None, waits[0], may_be_kept)
         offset, length = span(file.size, index)
         expected = self.catalogue.digests(file, index, 1)
-        return PieceOrder(Piece(file.id, index), tuple(copies), offset, length, expected, waits[0])
+        return PieceOrder(Piece(file.id, index), tuple(copies), offset, length, expected, waits[0], may_be_kept)
 
     def read(
         self,

@@ -76,7 +76,10 @@ NOTHING_READ: Mapping[Piece, bytes | ReadRefused] = {}
 
 
 class PieceOrder(Struct, frozen=True):
-    """An order to read a piece, from any of the files ``copies``. ``digest`` is None for a small file."""
+    """An order to read a piece, from any of the files ``copies``. ``digest`` is None for a small file.
+
+    ``may_be_kept`` is False if another read is the only way to notice that a file has changed.
+    """
 
     piece: Piece
     copies: tuple[SharedFile, ...]
@@ -84,6 +87,7 @@ class PieceOrder(Struct, frozen=True):
     length: int
     digest: bytes | None
     wait: Wait
+    may_be_kept: bool = True
 
     def is_right(self, data: bytes) -> bool:
         """True if ``data`` is what was indexed."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import TimePassed
@@ -45,6 +46,13 @@ def test_a_job_waits_for_all_its_pieces_and_one_that_is_refused(reads: PieceRead
     assert len(started(reads.handle(JobArrived("a", (order(1), order(2), order(1))), 0.0))) == 2
     assert reads.handle(PieceRead(order(2).piece, refused), 0.0) == []
     assert ready(reads.handle(PieceRead(order(1).piece, b"data"), 0.0)) == [("a", [refused, b"data"])]
+
+
+def test_a_piece_of_a_file_that_may_change_unnoticed_is_read_each_time(reads: PieceReads[str]) -> None:
+    changing = replace(order(1), may_be_kept=False)
+    for job in ("a", "b"):
+        assert started(reads.handle(JobArrived(job, (changing,)), 0.0)) == [changing]
+        assert ready(reads.handle(PieceRead(changing.piece, b"data"), 0.0)) == [(job, [b"data"])]
 
 
 def test_the_last_pieces_are_kept_and_refusals_are_not(reads: PieceReads[str]) -> None:
