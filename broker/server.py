@@ -504,7 +504,7 @@ class Broker:
                 self._shut_down(0, "by msd quit")
             case Announce(admitted=digest):
                 peer.send(self._receivers.announce(request, sender, now))
-                if digest and digest != (admitted := self._listeners.admitted()).digest:
+                if digest and digest != (admitted := self._listeners.admitted_for(sender.key)).digest:
                     peer.send(admitted)
             case Done(rid=rid, session=session):
                 peer.send(Accepted(rid=rid))

@@ -66,6 +66,8 @@ class Listeners:
             self._zap = ZapHandler(context, self.keys, folder, KEY_ROLES)
             opened.callback(self._zap.close)
             self._admitted = self._current_admitted()
+            #: The last scope of a receiver, with what it must know.
+            self._admitted_of_scope: dict[str, Admitted] = {}
             poll_loop.register(self._zap.socket, self._on_connecting)
             try:
                 self._publisher = Publisher(context, config.status, self._zap, self._on_disconnected)
@@ -137,6 +139,15 @@ class Listeners:
         """Returns the admitted keys, for workers on other machines, as they were at the last check."""
         return self._admitted
 
+    def admitted_for(self, key: bytes) -> Admitted:
+        """Returns those of the admitted keys that the receiver with this key must know."""
+        scope = self._zap.scope_of(key)
+        if not scope:
+            return self._admitted
+        if scope not in self._admitted_of_scope:
+            self._admitted_of_scope = {scope: self._current_admitted(scope)}
+        return self._admitted_of_scope[scope]
+
     def _on_connecting(self) -> None:
         before = self._zap.admitted_keys
         self._zap.handle()
@@ -147,17 +158,19 @@ class Listeners:
     def _reload_keys(self) -> None:
         is_revoked = self._zap.reload()
         admitted = self._current_admitted()
-        if admitted.digest != self._admitted.digest:
-            self._admitted = admitted
+        is_changed = admitted.digest != self._admitted.digest
+        # It says for how long keys remain admitted.
+        self._admitted, self._admitted_of_scope = admitted, {}
+        if is_changed:
             self._on_admitted()
         if is_revoked:
             self._publisher.disconnect_revoked()
             self._control.disconnect_revoked()
             self._on_revoked()
 
-    def _current_admitted(self) -> Admitted:
+    def _current_admitted(self, scope: str = "") -> Admitted:
         public = self.keys.public if self.keys is not None else b""
-        return admitted_message(self._zap.admitted_keys, public, time.time())
+        return admitted_message(self._zap.admitted_keys, public, time.time(), scope)
 
     def close(self) -> None:
         self._opened.close()

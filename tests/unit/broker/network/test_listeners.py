@@ -258,6 +258,28 @@ def test_the_list_of_admitted_keys_is_renewed_by_a_check_only_if_keys_have_chang
     assert [len(message.keys) for message in harness.admitted] == [2, 1]
 
 
+def test_a_receiver_with_an_invitation_learns_nothing_of_what_others_are_invited_for(
+    harness: Harness, folder: KeyFolder
+) -> None:
+    scopes = {"all": "", "films": "films/", "one": "films/one", "other": "films/other", "letters": "letters/"}
+    keys = {name: KeyPair.generate().public for name in scopes}
+    for name, scope in scopes.items():
+        folder.admit(f"{name} {keys[name].hex()}", Role.CLIENT, scope=scope)
+    harness.check_keys()
+
+    def scopes_told(name: str) -> list[str]:
+        admitted = harness.listeners.admitted_for(keys[name])
+        return sorted(key.scope for key in admitted.keys if key.role == Role.CLIENT)
+
+    assert scopes_told("all") == sorted(scopes.values())
+    assert scopes_told("films") == ["", "films/", "films/one", "films/other"]
+    assert scopes_told("one") == ["", "films/", "films/one"]
+    assert scopes_told("letters") == ["", "letters/"]
+    folder.revoke("films")
+    harness.check_keys()
+    assert scopes_told("one") == ["", "films/one"]
+
+
 # Revoked keys.
 
 
