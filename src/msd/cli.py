@@ -112,8 +112,11 @@ def _run() -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
-        from msd.wire.errors import MsdError, OutputClosedError
+        from msd.wire.errors import Interrupted, MsdError, OutputClosedError
 
+        # A signal may interrupt the standard library where it then fails itself: for example, the start of a thread.
+        if not isinstance(error, MsdError) and isinstance(error.__context__, Interrupted):
+            error = error.__context__
         if isinstance(error, OutputClosedError) and "--json" not in sys.argv:
             return error.exit_code
         if isinstance(error, MsdError):

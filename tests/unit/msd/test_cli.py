@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from msd.client.manifest.file_follower import PINNED
 from msd.client.operations.download import download
 from msd.wire.config.error_flags import FLAGS
 from msd.wire.config.servers import Servers
+from msd.wire.errors import Interrupted
 from tests.processes import MSD, run_msd
 
 #: The path of the installed command. Typer generates completion scripts for the name of the running program.
@@ -72,6 +74,23 @@ def test_the_messages_of_the_installed_typer_are_reworded(
     monkeypatch.setattr(sys, "argv", ["msd", *arguments])
     assert _run() == 2
     assert capsys.readouterr().err.rstrip("\n") == message
+
+
+def test_a_signal_that_interrupts_the_start_of_a_thread_is_no_internal_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``Thread.start`` fails itself if a signal handler raises an error in it, once the thread has begun."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            raise Interrupted("interrupted: run the same command to resume", signal.SIGINT)
+        finally:
+            starting: dict[str, None] = {}
+            del starting["thread"]
+
+    monkeypatch.setattr("msd.cli.app", interrupted)
+    assert _run() == 130
+    assert "internal error" not in capsys.readouterr().err
 
 
 def test_each_flag_of_an_error_exists_and_is_an_argument_of_the_api() -> None:
