@@ -113,9 +113,9 @@ def download(
     the caller's thread and must not block.
 
     With ``pass_on``, this download passes on what it has verified, and gets from others that do; that is not possible
-    for a stream. It listens at ``listen``, a port or an address with a port (None: a free port), sends at most
-    ``max_upload`` bytes per second (None or 0: no limit), and goes on for ``keep_serving`` seconds after the file is
-    complete.
+    for a stream, and not with ``update`` or ``checksum``. It listens at ``listen``, a port or an address with a port
+    (None: a free port), sends at most ``max_upload`` bytes per second (None or 0: no limit), and goes on for
+    ``keep_serving`` seconds after the file is complete.
 
     Raises ``MsdError`` on failure. The part file is then kept, and the next call resumes from it. If the reader of a
     stream closes it, raises ``OutputClosedError``.
@@ -127,6 +127,11 @@ def download(
     if pass_on:
         from msd.client.operations.passing_on import passing_options
 
+        if update or checksum:
+            raise UsageError(
+                "a file that is compared with an existing one cannot be passed on: leave out one of the flags",
+                arguments=("pass_on", "update" if update else "checksum"),
+            )
         passing = passing_options(listen, max_upload, keep_serving)
     if name is not None:
         name = name.removeprefix("./")

@@ -8,6 +8,8 @@ from msd.wire.errors import MsdError
 FLAGS = {
     "output": "-o",
     "update": "--update",
+    "checksum": "--checksum",
+    "pass_on": "--pass-on",
     "force": "--force",
     "id": "--id",
     "sha256": "--sha256",
