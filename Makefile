@@ -12,7 +12,7 @@ demo: .venv/installed
 	$(BIN)/msd demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not soak and not alone and not engine and not stores" -n 3 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "not soak and not alone and not engine and not stores" -n 4 --dist worksteal $(ARGS)
 	$(BIN)/python -m pytest -m "alone and not soak" tests/integration $(ARGS)
 
 test-stores: .venv/stores

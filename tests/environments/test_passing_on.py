@@ -94,6 +94,7 @@ def test_receivers_pass_on_what_they_have(
     assert share >= least
 
 
+@pytest.mark.soak
 def test_a_receiver_that_is_killed_holds_up_no_one_and_leaves_no_process(tmp_path: Path, keys: Keyring) -> None:
     """One is killed, one is stopped, and server 5 is killed: the others finish."""
     path = make_file(tmp_path / "film", 10 * MIB, random.Random(1))

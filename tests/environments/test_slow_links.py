@@ -51,6 +51,7 @@ def reset_connections(wrapper: Wrapper, system: System) -> None:
         subprocess.run([*wrapper, "ss", "-K", "-tn", "sport", "=", f":{port}"], capture_output=True, check=True)
 
 
+@pytest.mark.soak
 def test_a_download_over_1_mbit_makes_progress_all_the_time(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(2_000_000)
     with slow_link("1mbit") as wrapper, downloading(serve, path, tmp_path / "copy", wrapper, 20) as (_, client):
