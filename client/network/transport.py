@@ -6,7 +6,6 @@ Converts frames into events and requests into frames. Does not decide which conn
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
@@ -19,9 +18,7 @@ import zmq
 from msd.client.network.connection import Connection
 from msd.client.network.control_connection import ControlConnection
 from msd.client.network_events import (
-    AnnounceAnswered,
     ConnectionClosed,
-    KeysAdmitted,
     NetworkEvent,
     SnapshotReceived,
     StatusRefused,
@@ -31,18 +28,14 @@ from msd.wire.errors import ProtocolError
 from msd.wire.net.contacts import Probed
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.probe import Prober
-from msd.wire.net.sockets import receive, tcp_socket
+from msd.wire.net.sockets import receive
 from msd.wire.net.status_subscriber import OtherVersion, StatusSubscriber
-from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
-    Admitted,
     Announce,
     Complaint,
     Correlated,
     Done,
     DownloadProgress,
-    Holders,
-    Rejected,
     new_rid,
 )
 from msd.wire.protocol.states import ConnectionRefusal
@@ -71,17 +64,6 @@ def round_robin(sources: Iterable[Iterator[T]]) -> Iterator[T]:
             break
 
 
-def _read_answers(socket: zmq.Socket[bytes]) -> Iterator[AnnounceAnswered | KeysAdmitted]:
-    """Yields the answers of server 5 to announcements; ignores what is malformed or rejected."""
-    while (frames := receive(socket)) is not None:
-        with contextlib.suppress(ProtocolError):
-            match decode(frames[0].buffer, Holders | Admitted | Rejected) if len(frames) == 1 else None:
-                case Holders() as answer:
-                    yield AnnounceAnswered(answer)
-                case Admitted() as admitted:
-                    yield KeysAdmitted(admitted)
-
-
 class Transport:
     """All sockets of one client of ``servers``. The caller must ``close()`` it.
 
@@ -104,11 +86,9 @@ class Transport:
         #: The sockets that were readable at the last poll.
         self._readable: set[object] = set()
         self._status = self._subscribe()
-        self._control = ControlConnection(self._context, self._credentials)
+        self._control = ControlConnection(self._context, self._poller, self._credentials)
         self._prober = Prober()
         self._poller.register(self._prober.fd, zmq.POLLIN)
-        #: The connection to the control socket for announcements, and its endpoint.
-        self._announcer: tuple[zmq.Socket[bytes], Endpoint] | None = None
 
     def wait(self, timeout: float) -> None:
         """Polls all sockets for up to ``timeout`` seconds."""
@@ -132,8 +112,8 @@ class Transport:
                     yield SnapshotReceived(snapshot)
         if self._prober.fd in readable:
             yield from self._prober.read()
-        if self._announcer is not None and self._announcer[0] in readable:
-            yield from _read_answers(self._announcer[0])
+        if self._control.source in readable:
+            yield from self._control.read()
         yield from round_robin(
             self._read_connection(worker, connection)
             for worker, connection in self._connections.items()
@@ -230,24 +210,7 @@ class Transport:
 
     def announce(self, control: Endpoint, announce: Announce) -> None:
         """Announces this receiver to server 5. ``AnnounceAnswered`` and ``KeysAdmitted`` may follow."""
-        if self._announcer is not None and self._announcer[1] != control:
-            self._close_announcer()
-        if self._announcer is None:
-            socket = tcp_socket(self._context, zmq.DEALER, control, self._credentials)
-            socket.linger = 0
-            # What cannot be sent soon is out of date.
-            socket.sndhwm = 2
-            socket.connect(control.url)
-            self._poller.register(socket, zmq.POLLIN)
-            self._announcer = socket, control
-        with contextlib.suppress(zmq.Again):
-            self._announcer[0].send(encode(announce), zmq.NOBLOCK)
-
-    def _close_announcer(self) -> None:
-        if self._announcer is not None:
-            self._poller.unregister(self._announcer[0])
-            self._announcer[0].close()
-            self._announcer = None
+        self._control.send(control, announce)
 
     def close(self) -> None:
         """Sends ``bye`` to the workers and closes all sockets."""
@@ -257,7 +220,6 @@ class Transport:
         self._status.close()
         self._control.close()
         self._prober.close()
-        self._close_announcer()
         # Also closes a socket whose setup was interrupted by a signal: a single open socket would block termination.
         self._context.destroy(LINGER_MS)
 
