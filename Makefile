@@ -13,7 +13,7 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not soak and not alone and not engine and not stores" -n 4 --dist worksteal $(ARGS)
-	$(BIN)/python -m pytest -m "alone and not soak" tests/integration $(ARGS)
+	$(BIN)/python -m pytest -m "alone and not soak" tests/integration tests/environments $(ARGS)
 
 test-stores: .venv/stores
 	$(BIN)/python -m pytest -m stores tests/stores -n 2 $(ARGS)

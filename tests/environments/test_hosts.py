@@ -70,6 +70,7 @@ def seconds(done: dict[str, Any]) -> float:
     return float(done["seconds"])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("size", [80 * MIB, pytest.param(1600 * MIB, marks=pytest.mark.soak)])
 def test_a_download_has_the_sum_of_the_rates_of_all_hosts(
     size: int, source: Source, tmp_path: Path, keys: Keyring

@@ -103,10 +103,11 @@ def test_a_file_that_was_moved_or_removed_is_opened_again(path: Path, log: Acces
 def test_a_full_disk_is_reported_once_and_a_torn_line_is_ended(
     path: Path, log: AccessLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, room = os.write, [2]
+    write, room, refused = os.write, [2], [0]
 
     def limited(descriptor: int, data: bytes) -> int:
         if not room[0]:
+            refused[0] += 1
             raise OSError(errno.ENOSPC, "No space left on device")
         written = write(descriptor, data[: room[0]])
         room[0] -= written
@@ -117,11 +118,13 @@ def test_a_full_disk_is_reported_once_and_a_torn_line_is_ended(
     log.write("second")
     problem = wait_for("the problem", log.new_problem)
     assert problem == f"access log {path}: No space left on device"
-    wait_for("the queue", log._queue.empty)
+    wait_for("the second line", lambda: refused[0] == 2)
     assert log.new_problem() == ""
     room[0] = 1000
     log.write("third")
     wait_for_lines(path, "fi", "third")
+    wait_for("the end of the problem", lambda: not log._problem)
+    assert log.new_problem() == ""
     room[0] = 0
     log.write("fourth")
     wait_for("the problem again", log.new_problem)
@@ -142,6 +145,10 @@ def test_a_reader_that_does_not_read_holds_up_nothing(tmp_path: Path) -> None:
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
         with closing(AccessLog(fifo)) as log:
+            for _ in range(5):
+                log.write("x" * 20_000)
+            # A pipe of 64 KiB has room for three lines: the thread waits with the fourth.
+            wait_for("a full pipe", lambda: log._queue.qsize() == 1)
             for _ in range(MAX_QUEUED * 2):
                 log.write("x" * 20_000)
         assert log._thread.is_alive()
