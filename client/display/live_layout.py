@@ -12,9 +12,10 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from msd.client.display.files_text import file_figures, known_size, selection_title
-from msd.client.display.peer_totals import PeerTotals, split_peers
+from msd.client.display.peer_totals import split_peers
 from msd.client.display.time_left import TimeLeft
 from msd.client.display.waiting_text import waiting_text
+from msd.client.display.worker_table import READY, WorkerLine, worker_table
 from msd.client.events import (
     Event,
     FileChanged,
@@ -31,15 +32,14 @@ from msd.client.events import (
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_duration, format_rate, format_size
 
-#: Minimum and maximum width of the bar in columns. The maximum keeps the line short, so that it rarely wraps when the
-#: terminal becomes narrower.
-MIN_BAR_WIDTH, MAX_BAR_WIDTH = 8, 40
-#: Maximum width of the file's name in columns.
-MAX_NAME_WIDTH = 32
+#: Columns of the bar's line after its name: a space, and the percentage.
+PERCENT_WIDTH = 5
+#: The share of the width that a name may take before the bar; a longer one has a line of its own.
+MAX_NAME_SHARE = 0.5
 #: Maximum number of files in flight that are shown.
 MAX_FILES = 4
-#: Maximum number of lines per message.
-MAX_MESSAGE_LINES = 3
+#: Maximum share of the height for the lines of a message, and the lines that it has in any case.
+MAX_MESSAGE_SHARE, MIN_MESSAGE_LINES = 1 / 3, 3
 #: States reported by server 5 that explain a lost connection; the less specific ``lost`` does not replace them.
 DOWN_STATES = ("asleep", "dead", "failed")
 
@@ -54,8 +54,10 @@ class LiveLayout:
         self._progress: Progress | None = None
         #: State and detail of each worker, by name.
         self._states: dict[str, tuple[str, str]] = {}
-        #: How each worker is called, by name.
-        self._labels: dict[str, str] = {}
+        #: The name and the host of each worker that has joined from another host, by name.
+        self._places: dict[str, str] = {}
+        #: The time of the first request; None before it.
+        self._requested_at: float | None = None
         #: The status message, and the time when the current stall began; None if the download is not stalled.
         self._message = "connecting to the servers"
         self._stalled_since: float | None = None
@@ -77,7 +79,7 @@ class LiveLayout:
             case WorkerChanged("server 5", state, detail):
                 self._server5_message = f"server 5 {state}: {detail}" if detail else ""
             case WorkerChanged(name, state, detail):
-                self._labels[name] = event.label
+                self._places[name] = event.place
                 if state != "lost" or self._states.get(name, ("",))[0] not in DOWN_STATES:
                     self._states[name] = (state, detail)
             case Waiting(_, seconds):
@@ -94,14 +96,15 @@ class LiveLayout:
         """Returns at most ``height`` lines, each at most ``width`` columns wide."""
         width, height = max(width, 1), max(height, 1)
         head = [*self._head(width, now)]
+        message_lines = max(MIN_MESSAGE_LINES, int(height * MAX_MESSAGE_SHARE))
         messages = [
-            line for text in (self._server5_message, self._waiting_text(now)) for line in _wrap_text(text, width)
+            line
+            for text in (self._server5_message, self._waiting_text(now))
+            for line in _wrap_text(text, width, message_lines)
         ]
         available = max(0, height - len(head) - len(messages))
-        rows = [*self._file_rows(width, min(MAX_FILES, available // 3)), *self._rows(width)]
-        if len(rows) > available:
-            rows = [*rows[: max(0, available - 1)], Text(f"… {len(rows) - available + 1} more")][:available]
-        lines = [*head, *rows, *messages][:height]
+        files = self._file_rows(width, min(MAX_FILES, available // 3))
+        lines = [*head, *files, *self._workers(width, available - len(files)), *messages][:height]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
         return lines
@@ -122,6 +125,7 @@ class LiveLayout:
             self._set_message("")
         self._time_left.update(progress.total - progress.bytes, self._expected_rate(progress.current_rate), now)
         self._progress = progress
+        self._requested_at = now - progress.seconds if progress.seconds else None
 
     def _on_file_changed(self, event: FileChanged, started: Started) -> None:
         self._set_message("")
@@ -149,13 +153,17 @@ class LiveLayout:
         else:
             title, total, is_known = selection_title(started), progress.total if progress else 0, _is_listed(files)
         share = done / total if total else float(is_known)
-        yield self._bar(title, share if is_known else None, width)
+        yield from self._bar(presentable(title), share if is_known else None, width)
+        if files is not None and not files.is_listed and not files.counts.listed:
+            return
         if files is not None:
             yield from _wrap_parts(file_figures(files), width)
         rate = progress.current_rate if progress else 0.0
         left = self._time_left.seconds(now)
         size = known_size(progress) if files is not None and progress else format_size(total)
         figures = [f"{format_size(done)} of {size}", format_rate(rate)]
+        if self._requested_at is not None:
+            figures.append(f"{format_duration(now - self._requested_at)} elapsed")
         if left is not None and is_known and 0 < share < 1:
             figures.append(f"{format_duration(left)} left")
         if started.max_rate:
@@ -170,78 +178,50 @@ class LiveLayout:
             figures.append(f"{format_size(progress.wasted_bytes)} wasted (duplicate, corrupt or outdated)")
         yield from _wrap_parts(figures, width)
 
-    def _bar(self, title: str, share: float | None, width: int) -> Text:
-        """Returns the line with the bar. ``share`` is None while it is unknown."""
-        name = Text(presentable(title))
-        name.truncate(max(1, min(MAX_NAME_WIDTH, width - MIN_BAR_WIDTH - 7)), overflow="ellipsis")
-        bar = min(MAX_BAR_WIDTH, max(0, width - name.cell_len - 7))
+    def _bar(self, title: str, share: float | None, width: int) -> Iterator[Text]:
+        """Yields the line with the bar, which is as wide as the terminal. ``share`` is None while it is unknown."""
+        if cell_len(title) > width * MAX_NAME_SHARE:
+            yield Text(title)
+            name = ""
+        else:
+            name = f"{title} "
+        bar = max(0, width - cell_len(name) - PERCENT_WIDTH)
         full = int(bar * (share or 0.0))
         percent = f" {share:4.0%}" if share is not None else ""
-        return Text.assemble(
-            name, " ", (self._done_char * full, "green"), (self._remaining_char * (bar - full), "dim"), percent
+        yield Text.assemble(
+            name, (self._done_char * full, "green"), (self._remaining_char * (bar - full), "dim"), percent
         )
 
     def _file_rows(self, width: int, limit: int) -> list[Text]:
         """Returns a row for each of the largest files in flight: its name and its bytes."""
         files = self._progress.files if self._progress else None
-        cells = [
-            (presentable(file.name), f"{format_size(file.bytes)} of {format_size(file.total)}")
-            for file in (files.in_flight[:limit] if files else ())
-        ]
-        widths = [max((cell_len(row[column]) for row in cells), default=0) for column in (0, 1)]
-        widths[0] = max(1, min(widths[0], width - widths[1] - 2))
-        return [_row((_end_of(name, widths[0]), size), widths, "") for name, size in cells]
+        shown = files.in_flight[:limit] if files else ()
+        done, totals = [format_size(file.bytes) for file in shown], [format_size(file.total) for file in shown]
+        widths = [max(map(len, column), default=0) for column in (done, totals)]
+        names = [presentable(file.name) for file in shown]
+        name_width = max(1, min(max(map(cell_len, names), default=0), width - sum(widths) - 6))
+        rows = []
+        for name, size, total in zip(names, done, totals, strict=True):
+            row = Text(_end_of(name, name_width))
+            row.truncate(name_width, pad=True)
+            rows.append(row.append(f"  {size:>{widths[0]}} of {total:>{widths[1]}}"))
+        return rows
 
-    def _rows(self, width: int) -> list[Text]:
-        """Returns a row for each worker: state, rate, bytes received / requested, and bytes in flight.
-
-        Columns that do not fit are omitted, from the right.
-        """
+    def _workers(self, width: int, height: int) -> list[Text]:
         workers, peers = split_peers(self._progress.workers if self._progress else ())
-        rows = [self._cells(worker) for worker in workers]
-        styles = [self._style(worker.name) for worker in workers]
-        if peers is not None:
-            rows.append(_peer_cells(peers))
-            styles.append("")
-        for columns in ((0, 1, 2, 3, 4), (0, 1, 2, 3), (0, 1, 2)):
-            widths = [max((cell_len(row[column]) for row in rows), default=0) for column in columns]
-            spare = width - sum(widths) - 2 * (len(widths) - 1)
-            # The state explains why a worker is down: omit the bytes in flight before shortening the state, and omit
-            # received / requested before shortening the state to less than 6 columns.
-            if spare >= 0 or (len(columns) < 5 and widths[1] + spare >= 6):
-                break
-        widths[1] = max(1, widths[1] + min(0, spare))
-        return [
-            _row([row[column] for column in columns], widths, style) for row, style in zip(rows, styles, strict=True)
-        ]
+        return worker_table([*map(self._worker_line, workers)], peers, width, height)
 
-    def _cells(self, worker: WorkerProgress) -> tuple[str, str, str, str, str]:
+    def _worker_line(self, worker: WorkerProgress) -> WorkerLine:
         state, detail = self._states.get(worker.name, ("not connected", ""))
-        has_reason = detail and state not in ("ready", "lost", "asleep")
-        in_flight = worker.assigned - worker.received
-        return (
-            presentable(self._labels.get(worker.name, f"worker {worker.name}")),
-            f"{state}: {presentable(detail)}" if has_reason else state,
-            format_rate(worker.rate),
-            f"{format_size(worker.received)}/{format_size(worker.assigned)}",
-            f"{format_size(in_flight)} in flight" if in_flight else "",
+        return WorkerLine(
+            name=worker.name,
+            place=self._places.get(worker.name, ""),
+            state=state,
+            rate=worker.rate,
+            received=worker.received,
+            in_flight=worker.assigned - worker.received,
+            reason=detail if state not in (READY, "lost", "asleep") else "",
         )
-
-    def _style(self, worker: str) -> str:
-        state = self._states.get(worker, ("",))[0]
-        return "" if state == "ready" else "yellow"
-
-
-def _peer_cells(peers: PeerTotals) -> tuple[str, str, str, str, str]:
-    """Returns the cells of a row for all peers."""
-    in_flight = peers.assigned - peers.received
-    return (
-        peers.label,
-        f"{peers.active} sending",
-        format_rate(peers.rate),
-        f"{format_size(peers.received)}/{format_size(peers.assigned)}",
-        f"{format_size(in_flight)} in flight" if in_flight else "",
-    )
 
 
 def _is_listed(files: FilesProgress | None) -> bool:
@@ -252,16 +232,6 @@ def _has_new_files(last: Progress | None, progress: Progress) -> bool:
     """True if the number of files has changed since the last progress."""
     before = last.files.counts if last and last.files else None
     return progress.files is not None and progress.files.counts.listed > 0 and progress.files.counts != before
-
-
-def _row(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
-    line = Text()
-    for position, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        text = Text(cell, style=style if position == 1 else "")
-        text.truncate(width, overflow="ellipsis", pad=True)
-        line.append("  " if position else "").append_text(text)
-    line.rstrip()
-    return line
 
 
 def _end_of(name: str, width: int) -> str:
@@ -286,9 +256,9 @@ def _wrap_parts(parts: Sequence[str], width: int, gap: str = "  ") -> Iterator[T
         yield Text(line)
 
 
-def _wrap_text(text: str, width: int) -> list[Text]:
-    """Wraps a message at spaces and keeps at most ``MAX_MESSAGE_LINES`` lines."""
+def _wrap_text(text: str, width: int, limit: int) -> list[Text]:
+    """Wraps a message at spaces and keeps at most ``limit`` lines."""
     lines = [*_wrap_parts(presentable(text).split(), width, " ")]
-    if len(lines) > MAX_MESSAGE_LINES:
-        lines[MAX_MESSAGE_LINES - 1].append(" …")
-    return lines[:MAX_MESSAGE_LINES]
+    if len(lines) > limit:
+        lines[limit - 1].append(" …")
+    return lines[:limit]

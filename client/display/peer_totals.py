@@ -14,7 +14,7 @@ from msd.wire.support.units import format_count
 
 
 class PeerTotals(Struct, frozen=True):
-    """The sums over ``count`` peers, of which ``active`` send something at present."""
+    """The sums over the peers that are asked: ``count`` of them have sent something, and ``active`` send at present."""
 
     count: int
     active: int
@@ -28,13 +28,13 @@ class PeerTotals(Struct, frozen=True):
 
 
 def split_peers(workers: Sequence[WorkerProgress]) -> tuple[list[WorkerProgress], PeerTotals | None]:
-    """Returns the workers, and the sums over the peers that have sent something or are asked; None without any."""
+    """Returns the workers, and the sums over the peers; None if no peer has been asked."""
     peers = [worker for worker in workers if is_peer_name(worker.name) and worker.assigned]
     own = [worker for worker in workers if not is_peer_name(worker.name)]
     if not peers:
         return own, None
     return own, PeerTotals(
-        count=len(peers),
+        count=sum(worker.received > 0 for worker in peers),
         active=sum(worker.rate > 0 for worker in peers),
         received=sum(worker.received for worker in peers),
         assigned=sum(worker.assigned for worker in peers),

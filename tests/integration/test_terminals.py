@@ -57,11 +57,11 @@ def screen_lines(terminal: Terminal) -> list[str]:
 
 
 def fits(terminal: Terminal, width: int, height: int) -> bool:
-    """Returns True if the last frame fits this size and was not drawn for a narrower terminal: the progress bar takes
-    all columns but two, up to 50 columns.
+    """Returns True if the last frame fits this size and was not drawn for a narrower terminal: the line of the progress
+    bar takes all columns but one.
     """
     frame = live_frames(terminal)[-1]
-    return min(width - 2, 50) <= widest_line(frame) < width and frame.count("\n") + 1 < height
+    return widest_line(frame) == width - 1 and frame.count("\n") + 1 < height
 
 
 def is_drawn(terminal: Terminal, after: int, height: int) -> bool:

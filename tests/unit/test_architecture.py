@@ -93,6 +93,7 @@ THIRD_PARTY_OF_MODULE = {
     "client/display/live_view.py": {"rich"},
     "client/display/terminal_painter.py": {"rich"},
     "client/display/live_layout.py": {"rich"},
+    "client/display/worker_table.py": {"rich"},
     "client/report/chart.py": {"matplotlib"},
 }
 #: The pure modules: they use no socket, clock, file, process or log.
@@ -120,6 +121,7 @@ PURE = (
     "client/display/peer_totals.py",
     "client/display/time_left.py",
     "client/display/waiting_text.py",
+    "client/display/worker_table.py",
     "client/manifest/awaited_workers.py",
     "client/manifest/file_follower.py",
     "client/manifest/hosts_lister.py",

@@ -53,12 +53,13 @@ def text(view: LiveLayout, width: int = 79, height: int = 23) -> str:
 
 def test_the_view_at_80_columns() -> None:
     assert text(running()) == (
-        f"final.mp4 {'━' * 8}{'╌' * 32}  20%\n"
-        "20.0 MiB of 100 MiB  4.0 MiB/s  0:20 left\n"
-        "worker 1  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight\n"
-        "worker 2  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight\n"
-        "worker 3  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight\n"
-        "worker 4  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight"
+        f"final.mp4 {'━' * 12}{'╌' * 52}  20%\n"
+        "20.0 MiB of 100 MiB  4.0 MiB/s  0:05 elapsed  0:20 left\n"
+        "          state       rate  received  in flight\n"
+        "worker 1  ready  1.0 MiB/s   5.0 MiB    3.0 MiB\n"
+        "worker 2  ready  1.0 MiB/s   5.0 MiB    3.0 MiB\n"
+        "worker 3  ready  1.0 MiB/s   5.0 MiB    3.0 MiB\n"
+        "worker 4  ready  1.0 MiB/s   5.0 MiB    3.0 MiB"
     )
 
 
@@ -74,7 +75,7 @@ def test_a_new_version_starts_with_what_is_kept() -> None:
     view = running()
     view.handle(Waiting("the file changed", 1.0), 5.0)
     view.handle(FileChanged("Star.mp4", 1, "cd" * 32, 10 * MIB, 12, 5 * MIB), 5.0)
-    assert text(view).startswith(f"final.mp4 {'━' * 20}{'╌' * 20}  50%\n5.0 MiB of 10.0 MiB")
+    assert text(view).startswith(f"final.mp4 {'━' * 32}{'╌' * 32}  50%\n5.0 MiB of 10.0 MiB")
     assert "waiting" not in text(view)
 
 
@@ -110,8 +111,10 @@ def test_the_limit_is_named_and_bounds_the_time_left(limit: int, rate: float, le
 def test_a_worker_on_another_host_is_shown_with_its_name_and_host() -> None:
     view = running(workers=2)
     view.handle(WorkerChanged("2", "unreachable", "192.0.2.7:21018 does not answer", place="attic, 192.0.2.7"), 5.0)
-    assert "worker 1                     ready " in text(view, width=120)
-    assert "worker 2 (attic, 192.0.2.7)  unreachable: 192.0.2.7:21018 does not answer  " in text(view, width=120)
+    wide = text(view, width=120).split("\n")[-2:]
+    assert wide[0].startswith("worker 1                     ready      ")
+    assert wide[1].startswith("worker 2 (attic, 192.0.2.7)  unreachable  1.0 MiB/s ")
+    assert wide[1].endswith("  192.0.2.7:21018 does not answer")
 
 
 def test_the_reason_for_a_dead_worker_is_shown_and_not_hidden_by_the_lost_connection() -> None:
@@ -119,8 +122,9 @@ def test_the_reason_for_a_dead_worker_is_shown_and_not_hidden_by_the_lost_connec
     view.handle(WorkerChanged("2", "dead", "killed by SIGKILL"), 5.0)
     view.handle(WorkerChanged("2", "lost", "3 segments reassigned", 3), 5.0)
     view.handle(WorkerChanged("3", "lost", "1 segment reassigned", 1), 5.0)
-    assert "worker 2  dead: killed by SIGKILL  " in text(view)
-    assert "worker 3  lost " in text(view)
+    rows = text(view).split("\n")[-4:]
+    assert rows[1] == "worker 2  dead   1.0 MiB/s   5.0 MiB    3.0 MiB  killed by SIGKILL"
+    assert rows[2] == "worker 3  lost   1.0 MiB/s   5.0 MiB    3.0 MiB"
     view.handle(WorkerChanged("2", "ready"), 5.0)
     assert "worker 2  ready" in text(view)
 
@@ -173,25 +177,44 @@ def test_the_view_fits_any_terminal(width: int, height: int) -> None:
 
 def test_at_40_columns_the_state_and_the_rate_of_each_worker_are_shown() -> None:
     lines = text(running(), 39).split("\n")
-    assert lines[2:] == [f"worker {n}  ready  1.0 MiB/s" for n in (1, 2, 3, 4)] or lines[3:] == [
-        f"worker {n}  ready  1.0 MiB/s" for n in (1, 2, 3, 4)
-    ]
+    assert lines[-4:] == [f"worker {n}  ready  1.0 MiB/s   5.0 MiB" for n in (1, 2, 3, 4)]
     assert "20%" in lines[0]
 
 
-def test_the_bytes_in_flight_are_dropped_before_a_state_is_shortened() -> None:
-    view = running(workers=1)
-    view.handle(WorkerChanged("1", "dead", "killed by SIGKILL"), 5.0)
-    row = "worker 1  dead: killed by SIGKILL  1.0 MiB/s  5.0 MiB/8.0 MiB"
-    in_flight = "  3.0 MiB in flight"
-    assert text(view, len(row + in_flight)).split("\n")[-1] == row + in_flight
-    assert text(view, len(row + in_flight) - 1).split("\n")[-1] == row
-    assert text(view, len(row)).split("\n")[-1] == row
-    assert text(view, len(row) - 1).split("\n")[-1] == row.replace("SIGKILL", "SIGKI…")
+@pytest.mark.parametrize(("seconds", "now", "elapsed"), [(0.0, 9.0, ""), (3.4, 9.0, "0:03"), (3.4, 70.0, "1:04")])
+def test_the_time_since_the_first_request_goes_on_without_progress(seconds: float, now: float, elapsed: str) -> None:
+    view = LiveLayout()
+    view.handle(STARTED, 0.0)
+    view.handle(progress(seconds), 9.0)
+    shown = "\n".join(line.plain for line in view.lines(79, 23, now))
+    assert f"  {elapsed} elapsed" in shown if elapsed else "elapsed" not in shown
 
 
-def test_workers_that_do_not_fit_are_counted() -> None:
-    assert text(running(workers=9), 79, 7).split("\n")[-1] == "… 5 more"
+def test_a_long_name_has_a_line_of_its_own() -> None:
+    view = LiveLayout()
+    view.handle(replace(STARTED, output=Path("The.long.name.of.a.film.2026.mkv")), 0.0)
+    lines = text(view, 59).split("\n")
+    assert lines[:2] == ["The.long.name.of.a.film.2026.mkv", f"{'╌' * 54}   0%"]
+    assert text(view, 70).split("\n")[0].startswith("The.long.name.of.a.film.2026.mkv ╌")
+
+
+@pytest.mark.parametrize(("height", "shown"), [(5, 3), (23, 7), (60, 18)])
+def test_a_message_takes_at_most_a_third_of_the_height(height: int, shown: int) -> None:
+    view = LiveLayout()
+    view.handle(Waiting("word " * 200, 1.0), 5.0)
+    lines = text(view, 60, height).split("\n")
+    assert len(lines) == shown
+    assert lines[-1].endswith("…") == (height < 60)
+
+
+def test_workers_and_peers_that_do_not_fit_are_folded() -> None:
+    view = running(workers=9)
+    assert "9 workers  ready  9.0 MiB/s  45.0 MiB" in text(view, 79, 7)
+    last = progress(5.0, workers=9)
+    peers = (WorkerProgress("peer a", MIB, 2 * MIB, 3.0 * MIB), WorkerProgress("peer b", MIB, MIB, 0.0))
+    view.handle(replace(last, workers=(*last.workers, *peers)), 5.0)
+    assert text(view).split("\n")[-1] == "2 peers   1 sending  3.0 MiB/s   2.0 MiB    1.0 MiB"
+    assert text(view, 79, 3).split("\n")[-1] == "9 workers 9.0 MiB/s · 2 peers 3.0 MiB/s"
 
 
 def test_wide_characters_count_as_two_columns() -> None:
@@ -231,18 +254,19 @@ def running_files(
 def test_the_view_of_several_files_at_80_columns() -> None:
     counts = FileCounts(listed=10_003, fetched=1_234, kept=34, same=2, failed=1)
     assert text(running_files(counts=counts)) == (
-        f"photos/ docs/*.pdf {'━' * 2}{'╌' * 38}   5%\n"
+        f"photos/ docs/*.pdf {'━' * 2}{'╌' * 53}   5%\n"
         "1,270 of 10,003 files  34 kept  2 verified on disk  1 failed\n"
-        "5.0 MiB of 100 MiB  1.0 MiB/s  1:35 left\n"
-        "film 映画.mkv  34.0 MiB of 1.2 GiB\n"
-        r"b\x1b          0 B of 12.0 MiB"
-        "\nworker 1  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight"
+        "5.0 MiB of 100 MiB  1.0 MiB/s  0:05 elapsed  1:35 left\n"
+        "film 映画.mkv  34.0 MiB of  1.2 GiB\n"
+        r"b\x1b               0 B of 12.0 MiB"
+        "\n          state       rate  received  in flight\n"
+        "worker 1  ready  1.0 MiB/s   5.0 MiB    3.0 MiB"
     )
 
 
 def test_the_end_is_unknown_while_files_are_listed() -> None:
     shown = text(running_files(is_listed=False, in_flight=()))
-    assert "1,234 of 10,003+ files\n5.0 MiB of 100 MiB+  1.0 MiB/s\n" in shown
+    assert "1,234 of 10,003+ files\n5.0 MiB of 100 MiB+  1.0 MiB/s  0:05 elapsed\n" in shown
     assert "left" not in shown
     assert "%" not in shown
 
@@ -254,6 +278,7 @@ def test_before_the_list_arrives_the_message_says_what_happens() -> None:
     view.handle(Waiting("no worker is reachable", 1.0), 1.0)
     view.handle(replace(progress(0.0), files=FilesProgress(FileCounts(), False, ())), 1.1)
     assert "no worker is reachable" in text(view)
+    assert "0 of 0" not in text(view)
     view.handle(replace(progress(0.0), files=FilesProgress(FileCounts(listed=3, kept=3), False, ())), 1.2)
     assert "no worker is reachable" not in text(view)
 
