@@ -446,7 +446,7 @@ class Broker:
             peer.send(JoinOrder())
             return
         self._handle(supervisor_events.HeartbeatReceived(heartbeat, peer), now)
-        self._snapshot_builder.on_bytes_sent(worker.number, heartbeat.load.bytes_sent, now)
+        self._snapshot_builder.on_bytes_sent(worker, heartbeat.load.bytes_sent, now)
         self._update_until_done(SessionsReported(heartbeat.sessions), now)
         # A worker that the broker did not start has an indexer of its own, and no folder of admitted keys.
         if worker.process is None:

@@ -40,17 +40,20 @@ class SnapshotBuilder:
         self.files = 0
         self.indexing: int | None = None
         self.complaints = Complaints()
-        #: The bytes that all processes of all workers have sent, and the last total of each worker's process.
+        #: The bytes that all workers have sent since the broker started, and the epoch and the last total of each
+        #: worker's process.
         self.bytes_sent = 0
-        self._last_sent: defaultdict[int, int] = defaultdict(int)
+        self._last_sent: dict[int, tuple[int, int]] = {}
 
-    def on_bytes_sent(self, number: int, bytes_sent: int, now: float) -> None:
-        """Updates the rate of worker ``number``; ``bytes_sent`` is the total of its process."""
-        # A smaller total is that of another process.
-        before = self._last_sent[number]
-        self.bytes_sent += bytes_sent - before if bytes_sent >= before else bytes_sent
-        self._last_sent[number] = bytes_sent
-        self._meters[number].update(bytes_sent, now)
+    def on_bytes_sent(self, worker: WorkerRecord, bytes_sent: int, now: float) -> None:
+        """Updates the rate of ``worker``; ``bytes_sent`` is the total of its process."""
+        epoch, before = self._last_sent.get(worker.number, (0, 0))
+        if epoch != worker.epoch:
+            # A worker that has joined may have run longer than this broker.
+            before = 0 if worker.process is not None else bytes_sent
+        self.bytes_sent += bytes_sent - before
+        self._last_sent[worker.number] = (worker.epoch, bytes_sent)
+        self._meters[worker.number].update(bytes_sent, now)
 
     def forget(self, number: int) -> None:
         """Forgets what is known of worker ``number``: another worker has taken its number."""

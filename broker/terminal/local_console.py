@@ -81,7 +81,8 @@ class LocalConsole:
         if self._console_command is not None and self._line_reader.may_read:
             self._start_console(self._console_command)
             self._console_command = None
-        self._last_table = status_table(status, asks=self._has_input)
+        # In the background the terminal's input belongs to another process.
+        self._last_table = status_table(status, asks=self._has_input and self._line_reader.may_read)
         self._output.show_table(self._last_table)
 
     def _announce_invitation(self, hosts: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -24,6 +25,7 @@ from tests.processes import (
     Source,
     System,
     files_equal,
+    free_ports,
     module_system,
     run_msd,
     wait_for,
@@ -187,6 +189,33 @@ def test_a_console_follows_the_size_of_the_terminal(serve: Serve, source: Source
     terminal.press("q")
     assert terminal.wait() == 0
     assert terminal.current_settings == terminal.settings
+
+
+def test_a_choice_is_asked_for_only_where_input_can_arrive(
+    on_terminal: OnTerminal, source: Source, tmp_path: Path
+) -> None:
+    """Without input the table on the terminal has no choices; with the output in a file there is no table."""
+    flags = shlex.join(["--plain", "-n", "1", "-f", str(source(MIB))])
+
+    def serve(redirection: str) -> Terminal:
+        ports = " ".join(map(str, free_ports()[:2]))
+        command = f"exec {shlex.join(MSD)} serve {flags} -p {ports} {redirection}"
+        return on_terminal("-c", command, program=["sh"])
+
+    unheard = serve("< /dev/null")
+    journal = tmp_path / "journal"
+    answered = serve(f"> {journal}")
+    unheard.expect("Status: Alive")
+    unheard.signal(signal.SIGTERM)
+    assert unheard.wait() == 143
+    assert "enter" not in unheard.text.lower()
+    wait_for("the ready line", lambda: "ready: " in journal.read_text())
+    answered.press("1\n-1\n")
+    assert answered.wait() == 0
+    lines = journal.read_text().splitlines()
+    assert lines[0].startswith("ready: 1 worker shares 1 file; ")
+    assert lines[-1].startswith("stopped by -1: 1 worker shared 1 file for 0:0")
+    assert not any("Status:" in line or "enter" in line.lower() for line in lines)
 
 
 def test_a_closed_pipe_is_not_an_error(serve: Serve, source: Source, tmp_path: Path) -> None:

@@ -282,6 +282,7 @@ def test_the_terminal_is_neither_read_nor_polled_in_the_background(
     terminal = Terminal(COMMAND)
     terminal.console.show(snapshot(), None)
     assert FakeProcess.started == []
+    assert "enter" not in terminal.output.calls[-1][1].lower(), "asks without input"
     terminal.enter(b"2\n", writer)
     terminal.console.check_foreground()
     assert (terminal.toggled, terminal.poll_loop.handlers) == ([], {})
