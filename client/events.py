@@ -329,6 +329,7 @@ class FilesReport(Struct, frozen=True):
     dry_run: bool = False
     wanted: Sequence[FileResult] = ()
     zero_bytes: int = 0
+    passed_on_bytes: int = 0
 
 
 Event = (

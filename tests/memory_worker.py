@@ -45,7 +45,8 @@ def entry_of(name: str, data: bytes) -> Entry:
 class MemoryWorker:
     """A pool that is connected to worker 1, which shares ``files`` and lists them in pages of ``page_size`` entries.
 
-    It lists the files that it shares when it is created. ``requests`` holds the requests that it has received.
+    It lists the files that it shares when it is created. ``requests`` holds the requests that it has received. Files
+    ``refused_in_bundles`` it sends only by segments.
     """
 
     worker_numbers: tuple[int, ...] = (1,)
@@ -58,6 +59,7 @@ class MemoryWorker:
     def __init__(self, files: dict[str, bytes], page_size: int = 100) -> None:
         self.files = files
         self.requests: list[Correlated] = []
+        self.refused_in_bundles: set[str] = set()
         self.progress_timeout = SimpleNamespace(handle=lambda event, now: [])
         self.file_reasons: dict[object, str] = {}
         self.read_errors: dict[int, str] = {}
@@ -118,7 +120,8 @@ class MemoryWorker:
                 contents: list[bytes | None] = []
                 for position in range(0, len(ids), 32):
                     found = self._find(ids[position : position + 32])
-                    data = found[1][start if not position else 0 :] if found else None
+                    is_refused = found is None or found[0] in self.refused_in_bundles
+                    data = found[1][start if not position else 0 :] if found and not is_refused else None
                     if data is not None:
                         data = data[: int(min(left, len(data)))]
                         left -= len(data)

@@ -105,13 +105,15 @@ def _serve() -> None:
 
 
 def _pass_on() -> None:
+    from msd.workers.passing_on.frames import FrameReader
     from msd.workers.passing_on.passing_worker import read_settings, run
 
-    settings = read_settings()
+    reader = FrameReader(sys.stdin.fileno())
+    settings = read_settings(reader)
     _leave_current_folder()
     _die_with_parent(settings.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    run(settings)
+    run(settings, reader)
 
 
 def _leave_current_folder() -> None:

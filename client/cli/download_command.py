@@ -202,7 +202,7 @@ def _dry_run(servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> Files
 
 
 def _download_several(settings: Config, servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> FilesReport:
-    for flag, value in {"--id": flags.id, "--sha256": flags.sha256, "--pass-on": flags.pass_on or None}.items():
+    for flag, value in {"--id": flags.id, "--sha256": flags.sha256}.items():
         if value is not None:
             raise UsageError(f"{flag} is for a single file: leave it out, or download the files one by one")
     if flags.output is not None and is_stream(flags.output):
@@ -225,6 +225,10 @@ def _download_several(settings: Config, servers: Servers, flags: DownloadFlags, 
         check_space=flags.check_space,
         memory=settings.memory,
         max_rate=settings.max_rate,
+        pass_on=flags.pass_on,
+        listen=flags.listen,
+        max_upload=_parsed("--max-upload", flags.max_upload, parse_size),
+        keep_serving=_parsed("--keep-serving", flags.keep_serving, parse_duration),
         on_event=on_event,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from msd.client.display.peer_totals import passed_on_text, peer_bytes
 from msd.client.events import FileCounts, FilesProgress, FilesReport, FilesStarted, Progress
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count, format_duration, format_rate, format_size
@@ -56,10 +57,11 @@ def files_result(report: FilesReport) -> str:
     if report.dry_run:
         return _dry_run_result(report)
     figures, others = [format_count(counts.listed, "file")], _other_counts(counts)
+    passed_on = passed_on_text(report)
     if not counts.fetched and not report.errors:
         if not counts.listed:
             return f"{report.output}: no files to fetch"
-        return f"{report.output}: already up to date: {figures[0]} ({', '.join(others)})"
+        return f"{report.output}: already up to date: {figures[0]} ({', '.join(others)}){passed_on}"
     if counts.size:
         figures.append(f"{format_size(counts.size)} verified in {report.transfer_seconds:.2f} s")
     if report.rate:
@@ -67,7 +69,10 @@ def files_result(report: FilesReport) -> str:
     details = [f"{counts.fetched:,} fetched", *others]
     if on_disk := report.reused_bytes - report.zero_bytes:
         details.append(f"{format_size(on_disk)} reused from disk")
-    return f"{', '.join(figures)} ({', '.join(details)}): {report.output}"
+    count, from_peers = peer_bytes(report.workers)
+    if count:
+        details.append(f"{format_size(from_peers)} from {format_count(count, 'peer')}")
+    return f"{', '.join(figures)} ({', '.join(details)}): {report.output}{passed_on}"
 
 
 def _dry_run_result(report: FilesReport) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from msd.client.events import WorkerProgress, WorkerReport, is_peer_name
-from msd.wire.support.units import format_count
+from msd.client.events import FilesReport, Report, WorkerProgress, WorkerReport, is_peer_name
+from msd.wire.support.units import format_count, format_size
 
 
 class PeerTotals(Struct, frozen=True):
@@ -46,3 +46,8 @@ def peer_bytes(workers: Mapping[str, WorkerReport]) -> tuple[int, int]:
     """Returns how many peers have sent verified data, and how many bytes."""
     sent = [report.bytes for name, report in workers.items() if is_peer_name(name) and report.bytes]
     return len(sent), sum(sent)
+
+
+def passed_on_text(report: Report | FilesReport) -> str:
+    """Returns the end of a line with the result: what others have got from this download, if it was something."""
+    return f", {format_size(report.passed_on_bytes)} passed on" if report.passed_on_bytes else ""

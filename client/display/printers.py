@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from msd.client.display.peer_totals import PeerTotals, peer_bytes, split_peers
+from msd.client.display.peer_totals import PeerTotals, passed_on_text, peer_bytes, split_peers
 from msd.client.display.waiting_text import waiting_text
 from msd.client.events import (
     STANDARD_OUTPUT,
@@ -334,7 +334,7 @@ def print_result(report: Report | FilesReport) -> None:
 def result_lines(report: Report) -> str:
     """Returns a line with the result and the sources of the data, and a second line if there were problems."""
     if report.unchanged:
-        return f"{report.output}: already up to date ({format_size(report.bytes)})"
+        return f"{report.output}: already up to date ({format_size(report.bytes)}){passed_on_text(report)}"
     own = {name: worker for name, worker in report.workers.items() if worker.bytes and not is_peer_name(name)}
     sources = [f"worker {name} {format_size(worker.bytes)}" for name, worker in own.items()]
     count, from_peers = peer_bytes(report.workers)
@@ -347,9 +347,7 @@ def result_lines(report: Report) -> str:
     rate = f", {format_rate(report.rate)}" if report.rate else ""
     origin = f" ({', '.join(sources)})" if sources else ""
     line = f"{report.output}: {format_size(report.bytes)} verified in {report.transfer_seconds:.2f} s{rate}{origin}"
-    if report.passed_on_bytes:
-        line += f", {format_size(report.passed_on_bytes)} passed on"
-    return "\n".join(filter(None, (line, _problems(report))))
+    return "\n".join(filter(None, (line + passed_on_text(report), _problems(report))))
 
 
 def _problems(report: Report | FilesReport) -> str:

@@ -146,7 +146,7 @@ class HostsLister:
         """Chooses a version of each file."""
         first = self._first.planner
         own = first.plan if self._is_vouched else Plan(has_units=False)
-        self._chosen, checker = Plan(has_bundles=first.plan.has_bundles, has_units=False), PageChecker()
+        self._chosen, checker = Plan(has_bundles=first.plan.has_bundles), PageChecker()
         for name, versions in groupby(self._files, key=lambda counted: counted[0].name):
             number, is_agreed = _find(own, name), True
             if number is not None:
@@ -163,6 +163,7 @@ class HostsLister:
                 continue  # One host has a file, another one a folder of this name.
             self._chosen.add((entry,))
             self._unvouched += not is_agreed and not entry.is_folder
+        self._chosen.finish()
 
 
 def _find(plan: Plan, name: str) -> int | None:

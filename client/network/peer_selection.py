@@ -86,6 +86,11 @@ class PeerSelection(Core[Event, Action]):
         self._numbers = cycle(range(FIRST_PEER, LAST_PEER + 1))
         self._announce_at = self._reviewed_at = 0.0
 
+    @property
+    def peers(self) -> list[int]:
+        """The numbers of the peers that are connected, or that an attempt is made to connect to."""
+        return [*self._peers]
+
     def holder_of(self, peer: int) -> Holder | None:
         """Returns which receiver the peer is, None if it is none any more."""
         known = self._peers.get(peer)

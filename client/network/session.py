@@ -55,6 +55,10 @@ class Session:
         self._waiting[worker][request.rid] = task
         self.pool.request(worker, request)
 
+    def forget(self, worker: int) -> None:
+        """The connection to a worker was closed by a task, and no reply follows."""
+        self._waiting.pop(worker, None)
+
     def start(self, task: Task) -> None:
         """Adds a task, which then runs beside the others."""
         self._tasks.append(task)

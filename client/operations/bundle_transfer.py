@@ -76,9 +76,13 @@ class BundleTransfer(UnitGroup):
                 position += sent
         return payload if position == len(data) == length else memoryview(data)
 
-    def refusal_of(self, reply: Bundle) -> RefusalReason | None:
-        """Another worker, perhaps on another host, may have all of the files."""
-        return None if FILE_OK in reply.statuses else RefusalReason(reply.statuses[0])
+    def refusal_of(self, reply: Bundle, *, of_peer: bool) -> RefusalReason | None:
+        """Another worker, perhaps on another host, may have all of the files. Which files are not to be had, a peer
+        does not say.
+        """
+        refused = [status for status in reply.statuses if status != FILE_OK]
+        is_useful = len(refused) < len(reply.statuses) and not (of_peer and refused)
+        return None if is_useful else RefusalReason(refused[0])
 
     def find_corrupt(self, index: int, data: memoryview) -> tuple[bytes, int] | None:  # noqa: ARG002
         for number, entry in enumerate(self._entries):

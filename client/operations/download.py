@@ -33,13 +33,13 @@ from msd.client.storage.stream_output import StreamOutput
 from msd.wire.config.argument_types import check_ranges, check_types, optional
 from msd.wire.config.servers import Servers
 from msd.wire.errors import Interrupted, MsdError, SourceError, UsageError
+from msd.wire.protocol.messages import Entry
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_duration, format_rate, format_size
 
 if TYPE_CHECKING:
-    from msd.client.operations.passing_on import PassingOptions
-    from msd.client.peers.peers import Peers
+    from msd.client.operations.passing_on import PassingOn, PassingOptions
 
 #: How long to wait for the broker to confirm ``done``: the broker may be frozen.
 DONE_TIMEOUT_S = 1.0
@@ -113,9 +113,9 @@ def download(
     the caller's thread and must not block.
 
     With ``pass_on``, this download passes on what it has verified, and gets from others that do; that is not possible
-    for a stream, and not with ``update`` or ``checksum``. It listens at ``listen``, a port or an address with a port
-    (None: a free port), sends at most ``max_upload`` bytes per second (None or 0: no limit), and goes on for
-    ``keep_serving`` seconds after the file is complete.
+    for a stream. It listens at ``listen``, a port or an address with a port (None: a free port), sends at most
+    ``max_upload`` bytes per second (None or 0: no limit), and goes on for ``keep_serving`` seconds after the file is
+    complete.
 
     Raises ``MsdError`` on failure. The part file is then kept, and the next call resumes from it. If the reader of a
     stream closes it, raises ``OutputClosedError``.
@@ -123,16 +123,11 @@ def download(
     check_types(locals(), _ARGUMENT_TYPES)
     not_negative = ("interval", "max_rate", "max_upload", "keep_serving")
     check_ranges(locals(), positive=("timeout", "memory"), not_negative=not_negative)
-    passing = None
+    options: PassingOptions | None = None
     if pass_on:
         from msd.client.operations.passing_on import passing_options
 
-        if update or checksum:
-            raise UsageError(
-                "a file that is compared with an existing one cannot be passed on: leave out one of the flags",
-                arguments=("pass_on", "update" if update else "checksum"),
-            )
-        passing = passing_options(listen, max_upload, keep_serving)
+        options = passing_options(listen, max_upload, keep_serving)
     if name is not None:
         name = name.removeprefix("./")
         check_name(name)
@@ -163,10 +158,18 @@ def download(
         if isinstance(destination, Stream):
             resources.callback(destination.close)
             sync = False
-            if passing is not None:
+            if options is not None:
                 raise UsageError("a stream cannot be passed on: give a file", arguments=("output",))
+        passing: PassingOn | None = None
+        if options is not None:
+            from msd.client.operations.passing_on import PassingOn
+
+            passing = PassingOn(options, emit)
+            resources.callback(passing.close)
         pool = ConnectionPool(servers, download=True, passes_on=pass_on, timeout=timeout, on_event=emit)
         resources.callback(pool.close)
+        if passing is not None:
+            resources.callback(passing.stop)
         reports = ProgressReports(pool, servers.client_name)
         resources.enter_context(reports)
         session = Session(pool)
@@ -200,11 +203,10 @@ def download(
         reports.end()
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
-        if passing is not None and passing.keep_serving:
-            from msd.client.operations.passing_on import keep_serving as serve_on
-
-            serve_on(session, file_transfer.name, passing.keep_serving)
-        return _report(outputs.target, file_transfer, total, ended, outputs.passed_on_bytes)
+        if passing is not None:
+            passing.keep_serving(session, f"{presentable(file_transfer.name)} is complete")
+        passed_on = passing.sent_bytes if passing is not None else 0
+        return _report(outputs.target, file_transfer, total, ended, passed_on)
 
 
 class _Outputs:
@@ -225,7 +227,7 @@ class _Outputs:
         check_space: bool,
         memory: int,
         limit: int | None,
-        passing: PassingOptions | None,
+        passing: PassingOn | None,
         on_event: OnEvent,
     ) -> None:
         #: The path of the finished output.
@@ -241,15 +243,8 @@ class _Outputs:
         self._passing = passing
         self._on_event = on_event
         self._transfer: Transfer | None = None
-        #: The receivers of the version that is fetched; None if nothing is passed on.
-        self._peers: Peers | None = None
         #: Closes the output of the version that is fetched.
         self._opened = ExitStack()
-
-    @property
-    def passed_on_bytes(self) -> int:
-        """What others got of the last version."""
-        return self._peers.sent_bytes if self._peers is not None else 0
 
     def close(self) -> None:
         self._opened.close()
@@ -265,13 +260,11 @@ class _Outputs:
             self._transfer = Transfer(self._session, memory=self._memory, max_rate=self._limit, on_event=self._on_event)
             self._session.start(self._transfer)
         self._transfer.total = manifest.size
-        peers = None
-        if self._passing is not None and isinstance(output, PartFile):
-            from msd.client.operations.passing_on import start_passing
-
-            peers = start_passing(self._session, self._transfer, manifest, output.fd, self._passing, self._on_event)
-            self._peers = peers
-            self._opened.callback(peers.close)
+        passing = self._passing
+        if passing is not None:
+            file = Entry(name=manifest.name, size=manifest.size, mtime_ns=manifest.mtime_ns, id=manifest.id)
+            passing.start(self._session, self._transfer, manifest.id, [file])
+            passing.receive(manifest, 0, output.descriptors)
         return FileTransfer(
             self._session,
             self._transfer,
@@ -281,7 +274,7 @@ class _Outputs:
             memory=self._memory,
             previous=previous,
             on_event=self._on_event,
-            on_verified=peers.add_verified if peers is not None else lambda index: None,
+            passing=(0, passing.add_verified) if passing is not None else None,
         )
 
     def _emit_start(self, manifest: Manifest) -> None:

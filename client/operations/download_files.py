@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from msd.client.events import Event, FilesReport, FilesStarted, OnEvent, Progress, Syncing, Totals, Warned
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
+from msd.client.network_events import sender_name
 from msd.client.operations.progress_reports import ProgressReports
 from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.transfer import Transfer
@@ -25,6 +27,10 @@ from msd.wire.config.argument_types import check_ranges, check_types, optional
 from msd.wire.config.servers import Servers
 from msd.wire.errors import Interrupted, MsdError, UsageError
 from msd.wire.support.units import format_count
+
+if TYPE_CHECKING:
+    from msd.client.operations.passing_on import PassingOn
+    from msd.client.operations.selection_passing import SelectionPassing
 
 #: How long to wait for the broker to confirm ``done``.
 DONE_TIMEOUT_S = 1.0
@@ -43,6 +49,10 @@ _ARGUMENT_TYPES = {
     "check_space": ((bool,), "True or False"),
     "memory": ((int,), "a number of bytes"),
     "max_rate": optional(int, float, takes="a number of bytes per second; None or 0 for no limit"),
+    "pass_on": ((bool,), "True or False"),
+    "listen": optional(str, takes="a port, or an address with a port"),
+    "max_upload": optional(int, float, takes="a number of bytes per second; None or 0 for no limit"),
+    "keep_serving": ((int, float), "a number of seconds"),
     "on_event": ((Callable,), "a function that takes an event"),
 }
 
@@ -62,6 +72,10 @@ def download_files(
     check_space: bool = True,
     memory: int = 64 << 20,
     max_rate: float | None = None,
+    pass_on: bool = False,
+    listen: str | None = None,
+    max_upload: float | None = None,
+    keep_serving: float = 0.0,
     on_event: OnEvent = lambda event: None,
 ) -> FilesReport:
     """Downloads what ``names`` select and ``exclude`` does not into the folder ``output``, by default the current one:
@@ -72,14 +86,14 @@ def download_files(
 
     A file that exists with the size and time of the shared one is kept, with ``checksum`` only if it has the same
     content. One that differs is replaced only with ``update``, which fetches only the segments of it that differ, or
-    with ``force``. With ``dry_run`` nothing is written: see ``FilesReport.wanted``. The other arguments are those of
-    ``download()``.
+    with ``force``. With ``dry_run`` nothing is written: see ``FilesReport.wanted``. With ``pass_on``, what is verified
+    is passed on to others that download the same selection. The other arguments are those of ``download()``.
 
     Raises ``MsdError``. A file that fails does not end the download: see ``FilesReport.errors``. The next call with
     the same arguments resumes a download that ended early.
     """
     check_types(locals(), _ARGUMENT_TYPES)
-    check_ranges(locals(), positive=("timeout", "memory"), not_negative=("max_rate",))
+    check_ranges(locals(), positive=("timeout", "memory"), not_negative=("max_rate", "max_upload", "keep_serving"))
     _check_values(names, output, exclude)
     limit = math.ceil(max_rate) if max_rate and max_rate < math.inf else None
     totals = RunningTotals()
@@ -95,6 +109,12 @@ def download_files(
 
     folder = Path(output) if output is not None else Path()
     with ExitStack() as resources:
+        passing: PassingOn | None = None
+        if pass_on and not dry_run:
+            from msd.client.operations.passing_on import PassingOn, passing_options
+
+            passing = PassingOn(passing_options(listen, max_upload, keep_serving), emit)
+            resources.callback(passing.close)
         tree = Tree(
             folder,
             policy=Policy(update=update, force=force, checksum=checksum),
@@ -104,12 +124,19 @@ def download_files(
             on_warning=lambda text: emit(Warned(text)),
         )
         resources.callback(tree.close)
-        pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)
+        pool = ConnectionPool(servers, download=True, passes_on=passing is not None, timeout=timeout, on_event=emit)
         resources.callback(pool.close)
+        if passing is not None:
+            resources.callback(passing.stop)
         reports = ProgressReports(pool, servers.client_name)
         resources.enter_context(reports)
         session = Session(pool)
         transfer = Transfer(session, memory=memory, max_rate=limit, on_event=emit)
+        selection_passing: SelectionPassing | None = None
+        if passing is not None:
+            from msd.client.operations.selection_passing import SelectionPassing
+
+            selection_passing = SelectionPassing(session, transfer, passing, tree.fd)
         selection = SelectionDownload(
             session,
             transfer,
@@ -119,6 +146,7 @@ def download_files(
             memory=memory,
             on_event=emit,
             fetches=not dry_run,
+            passing=selection_passing,
         )
         emit(FilesStarted(tuple(names), tuple(exclude), folder, limit or 0, dry_run))
         _run(session, selection, transfer, tree)
@@ -132,7 +160,11 @@ def download_files(
         reports.end(next((error.exit_code for error in selection.errors.values()), 0))
         if pool.control is not None and not selection.errors:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
-        return _report(folder, selection, transfer, totals.compute(ended), ended)
+        total = totals.compute(ended)
+        if passing is not None:
+            passing.keep_serving(session, f"{format_count(selection.counts.done, 'file')} complete")
+        passed_on = passing.sent_bytes if passing is not None else 0
+        return _report(folder, selection, transfer, total, ended, passed_on)
 
 
 def _check_values(names: Sequence[str], output: str | Path | None, exclude: Sequence[str]) -> None:
@@ -165,7 +197,7 @@ def _run(session: Session, selection: SelectionDownload, transfer: Transfer, tre
 
 
 def _report(
-    output: Path, selection: SelectionDownload, transfer: Transfer, totals: Totals, ended: float
+    output: Path, selection: SelectionDownload, transfer: Transfer, totals: Totals, ended: float, passed_on: int
 ) -> FilesReport:
     return FilesReport(
         output=output,
@@ -175,11 +207,12 @@ def _report(
         received_bytes=transfer.received,
         wasted_bytes=transfer.wasted + transfer.outdated,
         reused_bytes=transfer.reused,
-        workers={str(number): report for number, report in sorted(transfer.workers.items())},
+        workers={sender_name(number): report for number, report in sorted(transfer.workers.items())},
         totals=totals,
         transfer_seconds=transfer.seconds,
         rate=transfer.rate,
         zero_bytes=transfer.zeros,
         dry_run=not selection.fetches,
         wanted=selection.wanted,
+        passed_on_bytes=passed_on,
     )

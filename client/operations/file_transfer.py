@@ -30,8 +30,8 @@ class FileTransfer(UnitGroup, Task):
 
     ``previous`` is the transfer of the version that this one replaces; its counts are continued. ``catalogue`` is the
     digest of the catalogue that server 5 published when the manifest was found; empty if unknown. ``memory`` limits the
-    bytes that wait to be written to a stream. ``on_verified`` is called with each segment that is verified and in the
-    output.
+    bytes that wait to be written to a stream. ``passing`` is the first unit of the file in the plan that is
+    passed on, and what is called with each unit of it that is verified and on the disk.
     """
 
     def __init__(
@@ -45,10 +45,11 @@ class FileTransfer(UnitGroup, Task):
         memory: int,
         previous: FileTransfer | None,
         on_event: OnEvent,
-        on_verified: Callable[[int], None] = lambda index: None,
+        passing: tuple[int, Callable[[int], None]] | None = None,
     ) -> None:
         super().__init__()
-        self._on_verified = on_verified
+        self._passing = passing
+        self.plan_unit = passing[0] if passing is not None else None
         self.manifest = manifest
         self.output = output
         self.name = manifest.name
@@ -108,7 +109,7 @@ class FileTransfer(UnitGroup, Task):
     def write(self, index: int, data: memoryview) -> None:
         with self._disk_errors():
             self.output.write(index, data)
-            self._on_verified(index)
+            self._pass_on(index)
         if self.is_retry:
             self._end_retry()
 
@@ -179,8 +180,13 @@ class FileTransfer(UnitGroup, Task):
             self.outdated -= received_before
             self.reused += length - received_before
             self._kept += length
-            self._on_verified(index)
+            self._pass_on(index)
         self.transfer.mark_checked(self, index, matches=matches)
+
+    def _pass_on(self, index: int) -> None:
+        if self._passing is not None:
+            first_unit, on_verified = self._passing
+            on_verified(first_unit + index)
 
     def _announce(self) -> None:
         """Reports a new version, once the data on the disk is compared with it."""

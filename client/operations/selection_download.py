@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from copy import copy
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -37,6 +37,9 @@ from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.protocol.messages import Entry
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.core import Stalled, TimePassed
+
+if TYPE_CHECKING:
+    from msd.client.operations.selection_passing import SelectionPassing
 
 T = TypeVar("T")
 #: The maximum number of files that are fetched by segments at the same time, and of those that wait besides for a new
@@ -79,7 +82,8 @@ class SelectionDownload(Task):
 
     With ``fetches`` False nothing is fetched; ``wanted`` then holds the files that would be. ``errors`` holds the error
     of each file that could not be downloaded, and of each name that selects nothing, but not more than ``MAX_ERRORS``.
-    Raises ``MsdError`` if a name can select nothing, or if nothing can be saved any more.
+    With ``passing`` the files are passed on; nothing is fetched before all are listed and compared, for then the plan
+    is known. Raises ``MsdError`` if a name can select nothing, or if nothing can be saved any more.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class SelectionDownload(Task):
         memory: int,
         on_event: OnEvent,
         fetches: bool = True,
+        passing: SelectionPassing | None = None,
     ) -> None:
         self.counts = FileCounts()
         self.errors: dict[str, MsdError] = {}
@@ -102,6 +107,7 @@ class SelectionDownload(Task):
         self._receiver = receiver
         self._memory = memory
         self._on_event = on_event
+        self._passing = passing
         self.fetches = fetches
         self._lister = HostsLister(names, excludes, session.pool.worker_numbers)
         #: All that is listed and selected, the number of entries of it that are checked, and True once it is complete.
@@ -119,10 +125,11 @@ class SelectionDownload(Task):
         self._plan: Plan | None = None
         self._units = 0
         self._is_planned = False
-        #: The files to be fetched by segments, and the bundles, as units of the plan.
-        self._waiting_files: deque[Entry] = deque()
+        #: The files to be fetched by segments, each with a unit of the plan: its first one, or that of the bundle from
+        #: which it was given back. The bundles, as units of the plan.
+        self._waiting_files: deque[tuple[Entry, int]] = deque()
         self._waiting_bundles: deque[int] = deque()
-        self._downloads: dict[FileDownload, Entry] = {}
+        self._downloads: dict[FileDownload, tuple[Entry, int]] = {}
 
     def handle(self, event: NetworkEvent | Stalled) -> None:
         if not isinstance(event, Stalled):
@@ -135,11 +142,14 @@ class SelectionDownload(Task):
         self._compare(now + COMPARE_S)
         if self.is_listed and not self._unsure and not self._is_planned:
             self._is_planned = True
-            self._add_groups(self._plan.finish() if self._plan is not None else [])
+            if self._passing is not None:
+                self._pass_on(self._passing)
+            else:
+                self._add_groups(self._plan.finish() if self._plan is not None else [])
             for error in self._lister.not_found():
                 self._fail(error.name or "", error, is_file=False)
         for download in [download for download in self._downloads if download.is_done]:
-            self._finish(download, self._downloads.pop(download))
+            self._finish(download, *self._downloads.pop(download))
         self._start_waiting()
         self._transfer.expect_units(not self._is_planned or bool(self._waiting_files or self._waiting_bundles))
         self._record(self._receiver.settle(now))
@@ -175,7 +185,7 @@ class SelectionDownload(Task):
         """Starts as much of what waits as may be in flight."""
         waiting = sum(download.is_waiting for download in self._downloads)
         while self._waiting_files and len(self._downloads) < MAX_OPEN_FILES + min(waiting, MAX_WAITING_FILES):
-            self._start_file(self._waiting_files.popleft())
+            self._start_file(*self._waiting_files.popleft())
         while self._waiting_bundles and self._pending_units() < MAX_PENDING_UNITS:
             self._start_bundle(self._waiting_bundles.popleft())
 
@@ -279,10 +289,10 @@ class SelectionDownload(Task):
             self._on_event(self.wanted[-1])
             return
         self._transfer.total += entry.size
-        if entry.size:
-            self._add_groups(self._plan.add([entry]))
-        else:
+        if not entry.size:
             self._save(entry, memoryview(b""))
+        elif self._passing is None:
+            self._add_groups(self._plan.add([entry]))
 
     def _add_groups(self, groups: Sequence[Group]) -> None:
         for group in groups:
@@ -291,7 +301,20 @@ class SelectionDownload(Task):
             if isinstance(self._plan.unit(unit), BundleUnit):
                 self._waiting_bundles.append(unit)
             else:
-                self._waiting_files.append(self._plan.entry(group.number))
+                self._waiting_files.append((self._plan.entry(group.number), unit))
+
+    def _pass_on(self, passing: SelectionPassing) -> None:
+        """Starts to pass on what is listed, and fetches what is wanted of it as units of this plan."""
+        plan = self._plan = self._listing
+        passing.start(plan)
+        for first in plan.first_units:
+            unit = plan.unit(first)
+            if isinstance(unit, BundleUnit):
+                self._waiting_bundles.append(first)
+            elif passing.is_wanted(entry := plan.entry(unit.file)):
+                self._waiting_files.append((entry, first))
+            else:
+                passing.keep(entry, first)
 
     # Results.
 
@@ -311,11 +334,15 @@ class SelectionDownload(Task):
         if len(self.errors) < MAX_ERRORS:
             self.errors[name] = error
         self.counts.failed += is_file
+        if self._passing is not None:
+            self._passing.skip(name, is_kept=False)
         self._on_event(FileResult(name, Outcome.FAILED, error=error))
 
     def _report(self, result: FileResult) -> None:
         """Counts a file that is in place, and reports it."""
         counts = self.counts
+        if self._passing is not None and result.outcome is not Outcome.FETCHED:
+            self._passing.skip(result.name, is_kept=True)
         match result.outcome:
             case Outcome.FETCHED:
                 counts.fetched += 1
@@ -340,19 +367,38 @@ class SelectionDownload(Task):
     # Bundles.
 
     def _start_bundle(self, unit: int) -> None:
-        assert self._plan is not None
-        bundle = self._plan.unit(unit)
+        plan, own_unit = self._plan, unit
+        assert plan is not None
+        bundle = plan.unit(unit)
         assert isinstance(bundle, BundleUnit)
-        entries = [self._plan.entry(number) for number in bundle.files]
-        group = BundleTransfer(self._plan, unit, entries, save=self._save, give_back=self._waiting_files.append)
+        entries = [plan.entry(number) for number in bundle.files]
+        if self._passing is not None:
+            entries = self._passing.start_bundle(unit, entries)
+            if not entries:
+                return
+            # Without the files that are there already, the bundle is one of another plan.
+            plan, own_unit = Plan(), 0
+            plan.add(entries)
+            plan.finish()
+        group = BundleTransfer(
+            plan,
+            own_unit,
+            entries,
+            save=partial(self._save, unit=unit),
+            give_back=lambda entry: self._waiting_files.append((entry, unit)),
+        )
+        group.plan_unit = unit if self._passing is not None else None
         self._transfer.add(group, catalogue=self._lister.catalogue)
 
-    def _save(self, entry: Entry, data: memoryview) -> None:
+    def _save(self, entry: Entry, data: memoryview, *, unit: int | None = None) -> None:
+        errors = self.counts.failed
         self._try(entry.name, partial(self._receiver.save, entry, data))
+        if self._passing is not None and unit is not None and self.counts.failed == errors:
+            self._passing.on_saved(unit)
 
     # Files that are fetched by segments.
 
-    def _start_file(self, entry: Entry) -> None:
+    def _start_file(self, entry: Entry, unit: int) -> None:
         def start(manifest: Manifest, catalogue: bytes, previous: FileTransfer | None) -> FileTransfer:
             if manifest.id == entry.id:
                 # The time by which the next run recognizes the file.
@@ -368,16 +414,20 @@ class SelectionDownload(Task):
                 memory=self._memory,
                 previous=previous,
                 on_event=self._on_event,
+                passing=self._passing.receive(manifest, unit, output) if self._passing is not None else None,
             )
 
         download = FileDownload(self._session, entry.name, None, pinned_by=None, start_transfer=start)
-        self._downloads[download] = entry
+        self._downloads[download] = entry, unit
         self._session.start(download)
 
-    def _finish(self, download: FileDownload, entry: Entry) -> None:
+    def _finish(self, download: FileDownload, entry: Entry, unit: int) -> None:
         transfer, error = download.transfer, download.error
         if error is None:
-            self._try(entry.name, partial(self._receiver.finish, download.result.manifest))
+            manifest = download.result.manifest
+            self._try(entry.name, partial(self._receiver.finish, manifest))
+            if self._passing is not None and manifest.id == entry.id:
+                self._passing.on_saved(unit)
             return
         if isinstance(error, UnusableDiskError):
             raise error

@@ -79,6 +79,11 @@ class Transfer(Task):
         self._first_units: list[int] = []
         self._units = 0
         self._units_follow = False
+        #: The groups of the plan that are not complete, the id of the plan, and the bits of the units of it that each
+        #: peer has.
+        self._passed_groups: list[UnitGroup] = []
+        self._plan = b""
+        self._held: dict[int, int] = {}
         #: The requests that have no reply yet, by worker and request id; each with the group and the index of the unit.
         self._requests: defaultdict[int, dict[int, tuple[RequestUnit, UnitGroup, int]]] = defaultdict(dict)
         self._parts = UnitParts()
@@ -118,6 +123,13 @@ class Transfer(Task):
         if limit is not None:
             self.limit_requests(group, limit)
         unchecked = [self._units + index for index in group.unchecked]
+        if group.plan_unit is not None:
+            self._passed_groups.append(group)
+            # Before there are requests for the units.
+            for peer, held in self._held.items():
+                if units := self._translate(held, group):
+                    known = self._scheduler.workers[peer].held or 0
+                    self._schedule(scheduler_events.UnitsHeld(peer, known | units))
         self._units += len(group.sizes)
         if replaces is not None:
             self.remove(replaces)
@@ -126,6 +138,8 @@ class Transfer(Task):
     def remove(self, group: UnitGroup) -> None:
         """Removes a group of which nothing more is needed."""
         self._active.remove(group)
+        if group in self._passed_groups:
+            self._passed_groups.remove(group)
         first = self._first_units[group.number]
         self.wasted += sum(map(self._parts.discard, range(first, first + len(group.sizes))))
         self._schedule(scheduler_events.GroupRemoved(group.number))
@@ -189,13 +203,15 @@ class Transfer(Task):
         """Returns the peers that send nothing, those that have sent nothing for the longest time first."""
         return self._scheduler.useless_holders(now)
 
-    def pass_on(self) -> None:
-        """Other receivers get from this one what it has: units are requested in random order."""
+    def pass_on(self, plan: bytes) -> None:
+        """Other receivers get from this one what it has of ``plan``: units are requested in random order."""
+        self._plan = plan
         self._scheduler.passes_on = True
 
     def remove_peer(self, peer: int) -> None:
         """The connection to a peer was closed, and is not opened again."""
         self._requests.pop(peer, None)
+        self._held.pop(peer, None)
         if peer in self._scheduler.workers:
             self._meters[peer].stop()
             self._schedule(scheduler_events.WorkerRemoved(peer))
@@ -283,12 +299,11 @@ class Transfer(Task):
 
     def _on_reply(self, event: ReplyReceived) -> None:
         if isinstance(event.request, Holds):
-            bitmap = event.payload.bytes if isinstance(event.reply, Held) and event.payload is not None else b""
-            self._schedule(scheduler_events.UnitsHeld(event.worker, int.from_bytes(bitmap, "little")))
+            self._on_held(event)
             return
         part, group, index = self._requests[event.worker].pop(event.request.rid)
         reply = event.reply
-        if type(reply) is Bundle and (reason := group.refusal_of(reply)) is not None:
+        if type(reply) is Bundle and (reason := group.refusal_of(reply, of_peer=is_peer(event.worker))) is not None:
             self._schedule(scheduler_events.UnitRefused(event.worker, part.unit, reason, part.start))
         elif isinstance(reply, DATA_REPLIES):
             payload = event.payload.buffer if event.payload is not None else memoryview(b"")
@@ -304,6 +319,20 @@ class Transfer(Task):
             if reply.reason is RefusalReason.SLEEPING:
                 self._meters[event.worker].stop()
             self._schedule(scheduler_events.UnitRefused(event.worker, part.unit, reply.reason, part.start))
+
+    def _on_held(self, event: ReplyReceived) -> None:
+        """Translates what a peer has of the plan into units."""
+        is_known = isinstance(event.reply, Held) and event.reply.plan == self._plan and event.payload is not None
+        held = int.from_bytes(event.payload.bytes, "little") if is_known and event.payload is not None else 0
+        self._held[event.worker] = held
+        self._passed_groups = [group for group in self._passed_groups if group.remaining]
+        units = sum(self._translate(held, group) for group in self._passed_groups)
+        self._schedule(scheduler_events.UnitsHeld(event.worker, units))
+
+    def _translate(self, held: int, group: UnitGroup) -> int:
+        """Returns the bits of the units of the group, which are those of the plan from ``plan_unit`` on."""
+        assert group.plan_unit is not None
+        return (held >> group.plan_unit & (1 << len(group.sizes)) - 1) << self._first_units[group.number]
 
     def _on_unavailable(self, worker: int, reason: str) -> None:
         """Reports once that a worker cannot read its files for a reason that may pass."""

@@ -27,6 +27,8 @@ class UnitGroup:
     name: str
     sizes: Sequence[int]
     unchecked: Sequence[int] = ()
+    #: The first of the units in the plan of the receivers that pass on; None if they do not have them.
+    plan_unit: int | None = None
     #: The number of the group in the transfer.
     number = 0
     #: False while a new version is compared with what is on the disk: what is verified may have become less.
@@ -57,7 +59,7 @@ class UnitGroup:
         """Returns the bytes that were requested; another number of bytes if the worker is faulty."""
         raise NotImplementedError
 
-    def refusal_of(self, reply: Bundle) -> RefusalReason | None:
+    def refusal_of(self, reply: Bundle, *, of_peer: bool) -> RefusalReason | None:
         """Returns the reason if the worker has sent nothing that was requested, None if it has sent something."""
         raise NotImplementedError
 

@@ -20,11 +20,11 @@ from msd.client.network.session import Session
 from msd.client.plan.plan import Plan
 from msd.client.plan.selection import EVERYTHING, normalized
 from msd.client.storage.file_content import compare_content
-from msd.client.storage.locked_file import is_part_name
 from msd.client.storage.segments_on_disk import disk_errors, read_error
 from msd.wire.config.servers import Servers
 from msd.wire.errors import DiskError, MsdError, NotFoundError, UsageError
 from msd.wire.protocol.messages import Entry
+from msd.wire.support.part_names import is_part_name
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 

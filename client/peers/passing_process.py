@@ -1,63 +1,90 @@
 """The worker process that passes on what this download has verified: starts it, tells it what there is, and ends it.
 
-The process is one of ``workers/passing_on``; both sides meet at its pipes only. Does not decide what is passed on.
+The process is one of ``workers/passing_on``; both sides meet at its standard streams only. Does not decide what is
+passed on.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import struct
 import subprocess
+from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
 
 import msgspec
 
 from msd.wire.errors import MsdError, ProtocolError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.child_messages import PassedFile, PassOnSettings, UnitsHeld
+from msd.wire.protocol.child_messages import FileReceived, FilesListed, PassOnSettings, UnitsHeld
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import MAX_ENTRIES, Admitted, Heartbeat, Message
+from msd.wire.protocol.messages import Admitted, Entry, Heartbeat, Message
 from msd.wire.sharing.child_process import workers_command
 
 #: Seconds that the process has to send what it has begun to send, before it is killed.
 END_TIMEOUT_S = 2.0
+#: The number of files that are described at once.
+LISTED_AT_ONCE = 1024
+#: The number of frames above which a process is taken to hang: then no descriptors are kept open for it.
+MAX_WAITING_FRAMES = 256
 _LENGTH = struct.Struct("!I")
 
 
 class PassingProcess:
-    """A process that serves ``files``, those of ``plan``, at ``listen``, with at most ``rate`` bytes a second (0: no
-    limit).
+    """A process that serves ``files``, which are those of ``plan`` without empty ones, at ``listen``, with at most
+    ``rate`` bytes a second (0: no limit).
 
-    ``secret`` is the secret of its own key, empty without keys. Call ``close()``. Raises ``MsdError`` if it cannot be
-    started.
+    ``secret`` is the secret of its own key, empty without keys. ``folder`` is a descriptor of the folder in which the
+    files have their names; without it, those are served that are received by segments. Call ``close()``. Raises
+    ``MsdError`` if the process cannot be started.
     """
 
-    def __init__(self, plan: bytes, listen: Endpoint, secret: bytes, rate: int, files: Sequence[PassedFile]) -> None:
-        settings = PassOnSettings(os.getpid(), plan, listen.bind_url, secret, rate, [*files])
+    def __init__(
+        self,
+        plan: bytes,
+        listen: Endpoint,
+        secret: bytes,
+        rate: int,
+        files: Iterable[Entry],
+        *,
+        folder: int | None = None,
+    ) -> None:
+        settings = PassOnSettings(os.getpid(), plan, listen.bind_url, secret, rate, folder)
+        self._input, child_input = socket.socketpair()
         try:
             self._process = subprocess.Popen(
                 workers_command("pass-on"),
-                stdin=subprocess.PIPE,
+                stdin=child_input.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                pass_fds=[file.fd for file in files],
+                pass_fds=[] if folder is None else [folder],
                 bufsize=0,
             )
         except OSError as error:
+            self._input.close()
             raise MsdError(f"cannot start the process that passes on: {error.strerror}") from None
-        assert self._process.stdin is not None
+        finally:
+            child_input.close()
         assert self._process.stdout is not None
-        self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self._input, False)
+        self._output = self._process.stdout.fileno()
+        self._input.setblocking(False)
         os.set_blocking(self._output, False)
-        #: What is not written yet, and what is read of an incomplete heartbeat.
-        self._unsent = bytearray()
+        #: The files that are not described yet.
+        self._files = iter(files)
+        self._are_listed = False
+        #: The frames that follow, each with descriptors, which belong to this object.
+        self._frames: deque[tuple[bytes, list[int]]] = deque()
+        #: What is not written yet of a frame, with its descriptors; and what is read of an incomplete heartbeat.
+        self._unsent = memoryview(_framed(msgspec.msgpack.encode(settings)))
+        self._descriptors: list[int] = []
         self._received = b""
         #: The last heartbeat of the process.
         self.heartbeat: Heartbeat | None = None
-        self._write(msgspec.msgpack.encode(settings))
+        self.flush()
 
     @property
     def pid(self) -> int:
@@ -67,11 +94,17 @@ class PassingProcess:
         """The descriptor that is readable when ``read()`` has something to read."""
         return self._output
 
+    def receive(self, name: str, first_unit: int, digests: bytes, descriptors: Sequence[int]) -> None:
+        """A file is received by segments, the units from ``first_unit`` on with these digests. Each of the descriptors,
+        which remain the caller's, may have any of them.
+        """
+        descriptors = descriptors if len(self._frames) < MAX_WAITING_FRAMES else ()
+        file = FileReceived(name=name, first_unit=first_unit, digests=digests, descriptors=len(descriptors))
+        self._send(file, [*map(os.dup, descriptors)])
+
     def hold(self, units: Iterable[int]) -> None:
         """These units of the plan are verified."""
-        numbers = [*units]
-        for first in range(0, len(numbers), MAX_ENTRIES):
-            self._send(UnitsHeld(units=numbers[first : first + MAX_ENTRIES]))
+        self._send(UnitsHeld(units=[*units]))
 
     def admit(self, admitted: Admitted) -> None:
         """These keys are admitted, and no others."""
@@ -79,10 +112,16 @@ class PassingProcess:
 
     def flush(self) -> bool:
         """Writes what the process takes now. Returns True if nothing is left."""
-        with suppress(BlockingIOError, BrokenPipeError):  # ``read`` reports a process that has ended.
-            while self._unsent:
-                del self._unsent[: os.write(self._input, self._unsent)]
-        return not self._unsent
+        with suppress(BlockingIOError, ConnectionError):  # ``read`` reports a process that has ended.
+            while self._unsent or self._take_frame():
+                if self._descriptors:
+                    sent = socket.send_fds(self._input, [self._unsent], self._descriptors)
+                    self._close_descriptors()
+                else:
+                    sent = self._input.send(self._unsent)
+                self._unsent = self._unsent[sent:]
+            return True
+        return False
 
     def read(self) -> None:
         """Reads heartbeats. Raises ``MsdError``, with the reason, if the process has ended."""
@@ -101,8 +140,7 @@ class PassingProcess:
 
     def close(self) -> None:
         """Ends the process in order, or kills it if that takes too long."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._input.close()
         try:
             self._process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -111,13 +149,32 @@ class PassingProcess:
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
+        self._close_descriptors()
+        while self._frames:
+            self._descriptors = self._frames.popleft()[1]
+            self._close_descriptors()
 
-    def _send(self, message: Message) -> None:
-        self._write(encode(message))
-
-    def _write(self, frame: bytes) -> None:
-        self._unsent += _LENGTH.pack(len(frame)) + frame
+    def _send(self, message: Message, descriptors: list[int] | None = None) -> None:
+        self._frames.append((encode(message), descriptors or []))
         self.flush()
+
+    def _take_frame(self) -> bool:
+        """Takes the next frame to be written. Returns False if there is none."""
+        if not self._are_listed:
+            entries = [*islice(self._files, LISTED_AT_ONCE)]
+            self._are_listed = len(entries) < LISTED_AT_ONCE
+            frame = encode(FilesListed(entries=entries, more=not self._are_listed))
+        elif self._frames:
+            frame, self._descriptors = self._frames.popleft()
+        else:
+            return False
+        self._unsent = memoryview(_framed(frame))
+        return True
+
+    def _close_descriptors(self) -> None:
+        for fd in self._descriptors:
+            os.close(fd)
+        self._descriptors = []
 
     def _reason(self) -> str:
         """Why the process has ended: the last line of its log."""
@@ -125,3 +182,7 @@ class PassingProcess:
         assert self._process.stderr is not None
         lines = self._process.stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"code {code}"
+
+
+def _framed(frame: bytes) -> bytes:
+    return _LENGTH.pack(len(frame)) + frame

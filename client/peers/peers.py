@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -28,24 +28,22 @@ from msd.client.network_events import (
 from msd.client.peers.passing_process import PassingProcess
 from msd.wire.errors import MsdError, UsageError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.ports import HeldPort
 from msd.wire.protocol.messages import MAX_HOLDERS, Announce, Holder, new_rid
 from msd.wire.protocol.states import ReportedState
 from msd.wire.support.core import Stalled, TimePassed
 
 #: Seconds between two looks for peers that have nothing useful.
 REVIEW_INTERVAL_S = 1.0
+#: Seconds until more is written to the process if it has not taken everything.
+FLUSH_INTERVAL_S = 0.01
 #: Stands for the digest of the admitted keys before they are known.
 UNKNOWN_KEYS = bytes(32)
 
 
 class Passing(Struct, frozen=True):
-    """What this download passes on: the process, its port, which ``holder`` has reserved, and its public key, empty
-    without keys.
-    """
+    """What this download passes on: the process, its port, and its public key, empty without keys."""
 
     process: PassingProcess
-    holder: HeldPort
     port: int
     key: bytes
 
@@ -70,6 +68,7 @@ class Peers(Task):
         on_removed: Callable[[int], None],
         on_warning: Callable[[str], None],
     ) -> None:
+        self._session = session
         self._pool = session.pool
         self._plan = plan
         self._passing = passing
@@ -95,13 +94,21 @@ class Peers(Task):
         session.start(self)
 
     def close(self) -> None:
-        """Stops passing on, and forgets all peers."""
+        """Stops passing on, and closes the connections to all peers."""
         self.is_done = True
         self._pool.peers = None
         self._end_passing()
+        for peer in self._selection.peers:
+            self._pool.transport.close_connection(peer)
+            self._forget(peer)
+
+    def receive(self, name: str, first_unit: int, digests: bytes, descriptors: Sequence[int]) -> None:
+        """A file is received by segments: see ``PassingProcess.receive``."""
+        if self._passing is not None:
+            self._passing.process.receive(name, first_unit, digests, descriptors)
 
     def add_verified(self, unit: int) -> None:
-        """A unit is verified, and in the part file."""
+        """A unit is verified, and written."""
         self._verified.append(unit)
         self._units += 1
 
@@ -126,10 +133,12 @@ class Peers(Task):
                 self._passing.process.admit(admitted)
             case ConnectionOpened() | ConnectionClosed() if is_peer(event.worker):
                 self._handle(event)
+                if isinstance(event, ConnectionClosed):
+                    self._forget(event.worker)
 
     def pass_time(self) -> float:
         now = time.monotonic()
-        self._tell_process()
+        has_told_all = self._tell_process()
         while self._bans:
             self._handle(self._bans.pop())
         if now >= self._next_review:
@@ -138,35 +147,43 @@ class Peers(Task):
                 self._handle(PeersUseless(tuple(useless)))
         self._handle(TimePassed())
         deadline = self._selection.next_deadline(now)
-        return min(self._next_review, math.inf if deadline is None else deadline)
+        flush_at = math.inf if has_told_all else now + FLUSH_INTERVAL_S
+        return min(self._next_review, flush_at, math.inf if deadline is None else deadline)
 
-    def _tell_process(self) -> None:
+    def _tell_process(self) -> bool:
+        """Tells the process what is verified. Returns False if it has not taken everything yet."""
         if self._passing is None:
-            return
+            return True
         process = self._passing.process
         try:
             process.read()
         except MsdError as error:
             self._on_warning(f"{error}: this download passes nothing on any more")
             self._end_passing()
-            return
+            return True
         if self._verified:
             process.hold(self._verified)
             self._verified = []
-        process.flush()
+        has_told_all = process.flush()
         if process.heartbeat is not None:
             self.sent_bytes = process.heartbeat.load.bytes_sent
         if not self._is_holder and self._is_serving(process):
             # Others should learn of this receiver soon.
             self._is_holder = True
             self._announce(())
+        return has_told_all
 
     def _end_passing(self) -> None:
         if self._passing is not None:
             self._pool.transport.unwatch(self._passing.process.fileno())
             self._passing.process.close()
-            self._passing.holder.close()
             self._passing = None
+
+    def _forget(self, peer: int) -> None:
+        """The connection to the peer is closed, and its number may be given to another one."""
+        self._pool.places.pop(peer, None)
+        self._session.forget(peer)
+        self._on_removed(peer)
 
     def _handle(self, event: peer_selection.Event) -> None:
         for action in self._selection.handle(event, time.monotonic()):
@@ -182,7 +199,7 @@ class Peers(Task):
                     self._pool.transport.open_connection(peer, endpoint, holder.key)
                 case peer_selection.ClosePeer(peer):
                     self._pool.transport.close_connection(peer)
-                    self._on_removed(peer)
+                    self._forget(peer)
 
     def _endpoint_of(self, holder: Holder) -> Endpoint:
         """Returns where a holder is. The host of server 5 stands for a wildcard. Raises ``UsageError``."""

@@ -160,6 +160,11 @@ class Plan:
         sizes[-1] = size - unit_size * (units - 1)
         return Group(self._first_entries[-1], sizes)
 
+    @property
+    def first_units(self) -> array[int]:
+        """The first unit of each group that is complete."""
+        return self._first_units[: len(self._first_units) - (self._open_files > 0)]
+
     # Look-ups, for the units so far. They take time proportional to the logarithm of the number of groups.
 
     def unit(self, unit: int) -> SegmentUnit | BundleUnit:

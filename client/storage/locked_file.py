@@ -15,11 +15,8 @@ from msgspec import Struct
 
 from msd.client.storage.segments_on_disk import UNSUPPORTED, disk_error
 from msd.wire.errors import DiskError
-from msd.wire.protocol.segments import digest
+from msd.wire.support.part_names import part_name, short_name
 
-PART_PREFIX, PART_SUFFIX = ".", ".msd-part"
-#: Bytes of a shortened name. Encrypted home folders (ecryptfs) allow 143, most file systems 255.
-MAX_SHORT_NAME = 143
 #: How often a part file is opened again because its path refers to another file by the time it is locked. More often
 #: than that, it is the file system that gives one file two numbers.
 MAX_ATTEMPTS = 16
@@ -71,32 +68,6 @@ def check_unused(path: Path, folder: int) -> None:
         _lock(path, fd)
     finally:
         os.close(fd)
-
-
-def part_name(name: str) -> str:
-    """Returns the name of the part file of a file, which may be too long."""
-    return f"{PART_PREFIX}{name}{PART_SUFFIX}"
-
-
-def is_part_name(name: str) -> bool:
-    """True if a file of this name is a part file."""
-    return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
-
-
-def name_of_part(part: str) -> str:
-    """Returns the name of the file that a part file is for; only its beginning if it was shortened."""
-    return part[len(PART_PREFIX) : -len(PART_SUFFIX)]
-
-
-def short_name(name: str) -> str:
-    """Returns a name for the part file of a file whose name leaves no room for the suffix. It depends only on ``name``,
-    so that the next run finds the part file.
-    """
-    encoded = os.fsencode(PART_PREFIX + name)
-    suffix = f"~{digest(encoded).hex()[:8]}{PART_SUFFIX}"
-    beginning = encoded[: MAX_SHORT_NAME - len(suffix)]
-    # Do not cut a character in half: some file systems accept UTF-8 only.
-    return beginning.decode(errors="ignore") + suffix
 
 
 def _open_locked(path: Path, folder: int) -> LockedFile:

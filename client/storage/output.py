@@ -34,6 +34,11 @@ class Output:
         """True while an existing output matches the manifest, so that nothing has to be written."""
         return False
 
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors of the files in which verified segments may lie, for a process that reads them, too."""
+        return []
+
     def candidates(self) -> list[int]:
         """Returns the segments that an earlier run may have written, in ascending order."""
         return []

@@ -128,9 +128,8 @@ class PartFile(Output):
             raise
 
     @property
-    def fd(self) -> int:
-        """The descriptor of the part file, for a process that reads it, too."""
-        return self._fd
+    def descriptors(self) -> list[int]:
+        return [self._fd]
 
     @property
     def saved_progress(self) -> str:

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from msd.client.storage.existing_file import Decision, Existing, Kind, Policy, decide
 from msd.client.storage.file_content import compare_content
-from msd.client.storage.locked_file import check_unused, is_part_name, name_of_part, part_name, short_name
+from msd.client.storage.locked_file import check_unused
 from msd.client.storage.open_folders import MAX_LOCKED, MAX_UNUSED, OpenFolder, OpenFolders
 from msd.client.storage.output import Output
 from msd.client.storage.part_file import PartFile, exists_error, set_attributes
@@ -32,6 +32,7 @@ from msd.client.storage.update import UpdatePartFile
 from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.protocol.messages import Entry
 from msd.wire.protocol.segments import Manifest
+from msd.wire.support.part_names import is_part_name, name_of_part, part_name, short_name
 
 #: When a batch is synced and renamed: it has so many files, folders or bytes, or its first file has waited so long.
 MAX_BATCH_FILES, MAX_BATCH_FOLDERS, MAX_BATCH_SIZE, MAX_BATCH_S = 4096, 128, 256 << 20, 1.0
@@ -115,6 +116,12 @@ class Tree:
         self._saved: list[Saved] = []
         #: For each folder that does not distinguish upper and lower case: the names written so far, in lower case.
         self._names: dict[str, dict[str, str]] = {}
+
+    @property
+    def fd(self) -> int:
+        """A descriptor of the folder, which must exist."""
+        assert self._folders.root is not None
+        return self._folders.root.fd
 
     def close(self) -> None:
         """Closes everything. Part files are kept."""

@@ -72,6 +72,10 @@ class UpdatePartFile(PartFile):
         """True while every segment checked so far matches; if all match, ``output`` is kept."""
         return self._output_matches
 
+    @property
+    def descriptors(self) -> list[int]:
+        return [*super().descriptors, self._output_fd]
+
     def holds(self, index: int) -> bool:
         if not self._output_matches:
             return self._part_holds(index) or self._copy_from_output(index)

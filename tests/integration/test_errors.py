@@ -114,8 +114,6 @@ def _signal_handlers() -> Iterator[None]:
         ("download --report missing/report", 2, "must be a file in an existing folder"),
         ("download --json --quiet", 2, "contradict each other"),
         ("download --quiet --verbose", 2, "contradict each other"),
-        ("download --pass-on --update", 2, "leave out one of the flags (--pass-on, --update)"),
-        ("download --pass-on --checksum", 2, "leave out one of the flags (--pass-on, --checksum)"),
         ("demo --size 0", 2, "--size 0: must be at least 1MiB"),
     ],
 )

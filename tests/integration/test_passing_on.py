@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -34,6 +35,11 @@ from tests.processes import MIB, Download, Serve, Source, System, files_equal, w
 SIZE = 12 * MIB
 
 
+def from_peers(done: dict[str, Any]) -> int:
+    """The bytes that a download has got from others."""
+    return sum(report["bytes"] for name, report in done["workers"].items() if name.startswith("peer"))
+
+
 def receive(system: System, folder: Path, name: str, *arguments: str) -> Download:
     return system.download("-o", name, "--force", "--pass-on", *arguments, cwd=folder)
 
@@ -55,7 +61,7 @@ def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, s
     1. A download is complete, and goes on passing on.
     2. It receives nothing any more, which does not count towards its --timeout.
     3. Another one begins. Then all workers are put to sleep: it gets everything from the first one.
-    4. Ctrl-C ends the first one, and with it the process that passes on. It says that the file is complete.
+    4. Ctrl-C ends the first one, and with it the process that passes on. The download was complete, and is reported so.
     """
     path = source(SIZE)
     system = serve(path, "--rate", "1MiB")
@@ -63,7 +69,9 @@ def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, s
         first.wait_until_verified(1.0)
         plan = bytes.fromhex(first.events_of("start")[0]["id"])
         wait_for("a holder", lambda: holders(system, plan))
-        notices = wait_for("a notice", lambda: [e for e in first.events_of("waiting") if "is passed on" in e["reason"]])
+        notices = wait_for(
+            "a notice", lambda: [e for e in first.events_of("waiting") if "passed on to others" in e["reason"]]
+        )
         assert "timeout" not in notices[0]
         pids = process_and_children(first.pid)
         assert len(pids) == 2
@@ -72,12 +80,11 @@ def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, s
             system.put_to_sleep(1, 2, 3, 4)
             done = second.wait_until_done()
         assert files_equal(path, tmp_path / "second")
-        from_peer = sum(report["bytes"] for name, report in done["workers"].items() if name.startswith("peer"))
-        assert from_peer > SIZE // 4
+        assert from_peers(done) > SIZE // 4
         assert first.process.poll() is None
         first.signal(signal.SIGINT)
-        assert first.wait() == 130
-        assert "is complete" in first.err.text
+        done = first.wait_until_done()
+        assert done["passed_on_bytes"] > SIZE // 4
     assert files_equal(path, tmp_path / "first")
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
@@ -86,8 +93,42 @@ def test_the_time_of_passing_on_is_not_time_that_was_waited(serve: Serve, source
     system = serve(source(MIB))
     with receive(system, tmp_path, "copy", "--keep-serving", "2s") as download:
         done = download.wait_until_done()
-        assert [event for event in download.events_of("waiting") if "is passed on" in event["reason"]]
+        assert [event for event in download.events_of("waiting") if "passed on to others" in event["reason"]]
     assert done["waited_seconds"] == 0.0
+
+
+@pytest.mark.parametrize("flag", ["--update", "--checksum"])
+def test_what_an_existing_file_has_is_passed_on(serve: Serve, source: Source, tmp_path: Path, flag: str) -> None:
+    """The first download has the old file, of which nothing is copied, or one half; the second one has nothing."""
+    path = source(SIZE)
+    system = serve(path, "--rate", "1MiB")
+    old = path.read_bytes()
+    (tmp_path / "first").write_bytes(old[: SIZE // 2] + bytes(SIZE // 2) if flag == "--update" else old)
+    arguments = ("-o", "first", "--pass-on", "--keep-serving", "10m", flag)
+    with system.download(*arguments, cwd=tmp_path) as first:
+        plan = bytes.fromhex(wait_for("the start", lambda: first.events_of("start"))[0]["id"])
+        wait_for("a holder", lambda: holders(system, plan))
+        with receive(system, tmp_path, "second") as second:
+            wait_for("a peer", lambda: [e for e in second.events_of("worker") if e["name"].startswith("peer")])
+            assert from_peers(second.wait_until_done()) > SIZE // 4
+        first.wait_until_verified(1.0)
+        first.signal(signal.SIGTERM)
+        first.wait_until_done()
+    assert files_equal(path, tmp_path / "first")
+    assert files_equal(path, tmp_path / "second")
+
+
+def test_a_busy_port_is_noticed_before_anything_is_made(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(MIB))
+    port = system.ports[0]
+    for name in ("film.bin", "*"):
+        with system.download(
+            name, "-o", "out/", "--pass-on", "--listen", f"127.0.0.1:{port}", cwd=tmp_path
+        ) as download:
+            assert download.wait() == 2
+            assert f"port {port} (passing on) is in use" in download.err.text
+            assert "--listen" in download.err.text
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_download_that_is_killed_leaves_no_process(serve: Serve, source: Source, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ THIRD_PARTY = {
 THIRD_PARTY_OF_MODULE = {
     "wire/protocol/codec.py": {"msgpack"},
     "wire/protocol/segments.py": {"blake3"},
+    "wire/support/part_names.py": {"blake3"},
     "wire/security/zap.py": {"zmq"},
     "wire/security/keys.py": {"zmq"},
     "wire/net/accepted_connections.py": {"zmq"},
@@ -176,6 +177,7 @@ PURE = (
     "wire/support/backoff.py",
     "wire/support/core.py",
     "wire/support/log_line.py",
+    "wire/support/part_names.py",
     "wire/support/name_patterns.py",
     "wire/support/stall_detector.py",
     "wire/support/presentable_names.py",

@@ -6,11 +6,10 @@ Not part of the network protocol: both sides always have the same version.
 from __future__ import annotations
 
 import struct
-from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from msd.wire.protocol.messages import MAX_ENTRIES, Message, Natural, Number, SuspectSegment
+from msd.wire.protocol.messages import Entry, Message, Natural, Number, SuspectSegment
 from msd.wire.protocol.states import WantedState
 
 
@@ -39,24 +38,13 @@ class WorkerSettings(Message, tag="settings", frozen=True):
     keys: str = ""
 
 
-class PassedFile(Struct, frozen=True):
-    """A file that a download receives and passes on: its entry, the digests of its segments, and the descriptor of the
-    part file, which the process inherits.
-    """
-
-    name: str
-    size: int
-    mtime_ns: int
-    mode: int
-    id: bytes
-    digests: bytes
-    fd: int
-
-
 class PassOnSettings(Struct, frozen=True):
-    """The first frame on the standard input of a worker that a download has started: the id of its plan, where it
-    listens, the secret of its own key (empty without keys), the limit of its rate in bytes a second (0: none), and the
-    files. Further frames are ``UnitsHeld``, ``Admitted`` and ``QuitOrder``; heartbeats are written to standard output.
+    """The first frame on the standard input, a Unix socket, of a worker that a download has started: the id of its
+    plan, where it listens, the secret of its own key (empty without keys), the limit of its rate in bytes a second
+    (0: none), and the descriptor of the folder of the files, which the process inherits (None: there are no paths).
+
+    ``FilesListed`` follows until ``more`` is False, and then, in any order, ``FileReceived``, ``UnitsHeld``,
+    ``Admitted`` and ``QuitOrder``. Heartbeats are written to standard output.
     """
 
     parent: int
@@ -64,13 +52,32 @@ class PassOnSettings(Struct, frozen=True):
     bind: str
     secret: bytes
     rate: int
-    files: list[PassedFile]
+    folder: int | None
+
+
+class FilesListed(Message, tag="files", frozen=True):
+    """Files of the plan, without empty ones, in any order."""
+
+    entries: list[Entry]
+    more: bool
+
+
+class FileReceived(Message, tag="file", frozen=True):
+    """The segments of the file ``name`` are the units from ``first_unit`` on, and have these digests. So many
+    ``descriptors`` come with the frame: of files of which each may have any of the segments. Further ones may be in the
+    file of that name, or in its part file.
+    """
+
+    name: str
+    first_unit: Natural
+    digests: bytes
+    descriptors: Natural
 
 
 class UnitsHeld(Message, tag="held", frozen=True):
     """The download has verified these units of its plan."""
 
-    units: Annotated[list[Natural], Meta(max_length=MAX_ENTRIES)]
+    units: list[Natural]
 
 
 #: The file in the catalogue's folder that holds the ``ShareSettings`` as JSON.

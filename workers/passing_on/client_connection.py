@@ -1,42 +1,49 @@
-"""The connection of a worker to the download that has started it, over two pipes.
+"""The connection of a worker to the download that has started it: a Unix socket, and a pipe for the heartbeats.
 
 To this worker, the download takes the place of a broker: it accepts the ``join``, says which keys are admitted, and
-gets the heartbeats. It also says which units it has verified. Does not decide when to join or what to send: see
-``workers/serving/worker_life.py``.
+gets the heartbeats. It also says which files it receives, and which units it has verified. Does not decide when to join
+or what to send: see ``workers/serving/worker_life.py``.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from msd.wire.net.poll_loop import PollLoop
-from msd.wire.protocol.child_messages import UnitsHeld
-from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import Heartbeat, Join, Joined, Message, WorkerMessage
-from msd.wire.protocol.states import WantedState
+import msgspec
 
-#: The bytes read at once.
-READ_SIZE = 1 << 16
-_LENGTH = struct.Struct("!I")
+from msd.wire.net.poll_loop import PollLoop
+from msd.wire.protocol.child_messages import FileReceived, UnitsHeld
+from msd.wire.protocol.codec import encode
+from msd.wire.protocol.messages import Admitted, Heartbeat, Join, Joined, Message, QuitOrder, WorkerMessage
+from msd.wire.protocol.states import WantedState
+from msd.workers.passing_on.frames import LENGTH, FrameReader
+
+_MESSAGES = FileReceived | UnitsHeld | Admitted | QuitOrder
 
 
 class ClientConnection:
-    """The download that has started this process: it writes to ``reader`` and reads from ``writer``.
+    """The download that has started this process: its frames arrive at ``reader``, and it reads from ``writer``.
 
-    ``on_held`` is called with units that it has verified, ``on_end`` when it has ended.
+    ``on_file`` is called with each file that it receives by segments and with the descriptors, ``on_held`` with the
+    units that it has verified, and ``on_end`` when it has ended.
     """
 
     def __init__(
-        self, reader: int, writer: int, on_held: Callable[[list[int]], None], on_end: Callable[[], None]
+        self,
+        reader: FrameReader,
+        writer: int,
+        *,
+        on_file: Callable[[FileReceived, list[int]], None],
+        on_held: Callable[[list[int]], None],
+        on_end: Callable[[], None],
     ) -> None:
         self._reader, self._writer = reader, writer
+        self._on_file = on_file
         self._on_held = on_held
         self._on_end = on_end
-        self._received = b""
         #: The answer to ``join``.
         self._joined: list[Joined] = []
         self._on_readable: Callable[[], None] = lambda: None
@@ -44,7 +51,9 @@ class ClientConnection:
     def start(self, poll_loop: PollLoop, on_readable: Callable[[], None]) -> None:
         self._on_readable = on_readable
         os.set_blocking(self._writer, False)
-        poll_loop.register(self._reader, self._read)
+        poll_loop.register(self._reader.fileno(), self._read)
+        # Frames that were read together with the settings.
+        on_readable()
 
     def send(self, message: Message) -> bool:
         match message:
@@ -55,23 +64,21 @@ class ClientConnection:
                 # The next heartbeat has the same figures: one that does not fit is dropped. Less than PIPE_BUF is
                 # written as a whole or not at all.
                 with suppress(OSError):
-                    os.write(self._writer, _LENGTH.pack(len(frame)) + frame)
+                    os.write(self._writer, LENGTH.pack(len(frame)) + frame)
         return True
 
     def receive(self) -> Iterator[WorkerMessage]:
         while self._joined:
             yield self._joined.pop()
-        while len(self._received) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._received)
-            end = _LENGTH.size + length
-            if len(self._received) < end:
-                break
-            frame, self._received = self._received[_LENGTH.size : end], self._received[end:]
-            message = decode(frame, WorkerMessage | UnitsHeld)
-            if isinstance(message, UnitsHeld):
-                self._on_held(message.units)
-            else:
-                yield message
+        for frame in self._reader.frames():
+            message = msgspec.msgpack.decode(frame, type=_MESSAGES)
+            match message:
+                case UnitsHeld(units):
+                    self._on_held(units)
+                case FileReceived():
+                    self._on_file(message, self._reader.take_descriptors(message.descriptors))
+                case _:
+                    yield message
 
     def pass_time(self, now: float) -> float:  # noqa: ARG002
         if self._joined:
@@ -79,12 +86,10 @@ class ClientConnection:
         return math.inf
 
     def close(self) -> None:
-        """Does nothing: the process ends."""
+        self._reader.close()
 
     def _read(self) -> None:
-        data = os.read(self._reader, READ_SIZE)
-        if not data:
+        if not self._reader.read():
             self._on_end()
             return
-        self._received += data
         self._on_readable()

@@ -21,3 +21,8 @@ class Holdings:
         if byte >= len(self._bits):
             self._bits.extend(bytes(byte + 1 - len(self._bits)))
         self._bits[byte] |= 1 << unit % 8
+
+    def has(self, unit: int) -> bool:
+        """True if the unit is verified."""
+        byte = unit // 8
+        return byte < len(self._bits) and bool(self._bits[byte] >> unit % 8 & 1)

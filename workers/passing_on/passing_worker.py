@@ -6,12 +6,11 @@ that of the files that the download receives.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import struct
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,37 +18,46 @@ import zmq
 
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.net.sockets import raise_descriptor_limit
-from msd.wire.protocol.child_messages import PassedFile, PassOnSettings, WorkerSettings
+from msd.wire.protocol.child_messages import FileReceived, FilesListed, PassOnSettings, WorkerSettings
+from msd.wire.protocol.messages import Entry
 from msd.wire.support.malloc import keep_freed_memory
 from msd.wire.support.signal_fd import SignalDescriptor
 from msd.workers.indexing.edition_writer import EditionWriter
 from msd.workers.passing_on.client_connection import ClientConnection
+from msd.workers.passing_on.frames import FrameReader
 from msd.workers.passing_on.holdings import Holdings
-from msd.workers.passing_on.part_files import PartFiles
+from msd.workers.passing_on.received_files import ReceivedFiles
 from msd.workers.serving.worker import Worker
 from msd.workers.source.catalogue import SharedFile, Version
 
 
-def run(settings: PassOnSettings) -> None:
-    """Serves until standard input ends or SIGTERM arrives. Raises ``MsdError`` and ``OSError``."""
-    source = PartFiles({file.name: file.fd for file in settings.files})
-    # Unit N of a plan that consists of segments.
-    units = [(file.name, index) for file in settings.files for index in range(_shared(file).segments)]
+def run(settings: PassOnSettings, reader: FrameReader) -> None:
+    """Serves until ``reader`` ends or SIGTERM arrives. Raises ``MsdError`` and ``OSError``."""
+    entries = [*_read_entries(reader)]
     raise_descriptor_limit()
     keep_freed_memory()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     poll_loop = PollLoop()
-
-    def on_held(numbers: list[int]) -> None:
-        for number in numbers:
-            source.add(*units[number])
-            holdings.add(number)
-
     holdings = Holdings(settings.plan)
-    connection = ClientConnection(0, 1, on_held, lambda: worker.stop())  # noqa: PLW0108
+    source = ReceivedFiles(settings.folder, holdings.has)
+
+    def on_file(file: FileReceived, descriptors: list[int]) -> None:
+        source.add(file.name, file.first_unit, file.digests, descriptors)
+
+    def on_held(units: list[int]) -> None:
+        for unit in units:
+            holdings.add(unit)
+
+    connection = ClientConnection(
+        reader,
+        1,
+        on_file=on_file,
+        on_held=on_held,
+        on_end=lambda: worker.stop(),  # noqa: PLW0108
+    )
     folder = Path(tempfile.mkdtemp(prefix="msd-pass-on-"))
     try:
-        _write_edition(folder, settings.files)
+        _write_edition(folder, entries)
         worker = Worker(
             context,
             WorkerSettings(
@@ -80,30 +88,31 @@ def run(settings: PassOnSettings) -> None:
     worker.close()
 
 
-def read_settings() -> PassOnSettings:
-    """Reads the settings from standard input."""
-    (length,) = struct.unpack("!I", _read(4))
-    return msgspec.msgpack.decode(_read(length), type=PassOnSettings)
+def read_settings(reader: FrameReader) -> PassOnSettings:
+    """Returns the settings, the first frame. Ends this process if the download ends before."""
+    return msgspec.msgpack.decode(_next_frame(reader), type=PassOnSettings)
 
 
-def _read(length: int) -> bytes:
-    data = b""
-    while len(data) < length:
-        more = os.read(0, length - len(data))
-        if not more:
+def _read_entries(reader: FrameReader) -> Iterator[Entry]:
+    more = True
+    while more:
+        listed = msgspec.msgpack.decode(_next_frame(reader), type=FilesListed)
+        yield from listed.entries
+        more = listed.more
+
+
+def _next_frame(reader: FrameReader) -> bytes:
+    while (frame := next(reader.frames(), None)) is None:
+        if not reader.read():
             sys.exit(1)
-        data += more
-    return data
+    return frame
 
 
-def _write_edition(folder: Path, files: list[PassedFile]) -> None:
+def _write_edition(folder: Path, entries: list[Entry]) -> None:
     (folder / "1").mkdir()
     with EditionWriter(folder / "1") as writer:
-        for file in sorted(files, key=lambda file: file.name):
-            shared = _shared(file)
-            writer.add(file.name, shared.record, b"" if shared.is_small else file.digests)
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            version = Version(0, 0, entry.size, entry.mtime_ns, 0, entry.mode)
+            # The source has the digests of the segments.
+            writer.add(entry.name, SharedFile(entry.name, version, entry.id or b"").record)
         writer.finish()
-
-
-def _shared(file: PassedFile) -> SharedFile:
-    return SharedFile(file.name, Version(0, 0, file.size, file.mtime_ns, 0, file.mode), file.id)

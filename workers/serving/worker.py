@@ -35,8 +35,10 @@ from msd.wire.protocol.messages import (
     Bye,
     DataReply,
     DataRequest,
+    Describe,
     Described,
     DigestPage,
+    Digests,
     Heartbeat,
     Held,
     Hello,
@@ -44,6 +46,7 @@ from msd.wire.protocol.messages import (
     Join,
     Joined,
     JoinOrder,
+    List,
     Load,
     Order,
     QuitOrder,
@@ -125,6 +128,8 @@ IDLE_COLLECT_INTERVAL_S = 0.1
 #: Maximum numbers of open and of newly served sessions in a heartbeat, which must fit into ``MAX_REQUEST_FRAME``: a
 #: served session takes up to 56 bytes.
 MAX_SESSIONS_REPORTED, MAX_SERVED_REPORTED = 1024, 512
+#: The requests that a receiver does not answer: what is right, only workers and server 5 say.
+SOURCE_REQUESTS = (List, Describe, Digests)
 #: Requests of all clients together above which those that pass on are refused as busy: at workers and at receivers.
 MAX_UNFINISHED = 8
 #: Why a piece is refused if its source is to blame and not a change of the file, and the length of the text about it.
@@ -510,6 +515,10 @@ class Worker:
                 self._sessions.close(client)
             else:
                 self._sessions.touch(client, now)
+            if self._holdings is not None and isinstance(request, SOURCE_REQUESTS):
+                detail = "a receiver passes on data only: ask a worker"
+                self._router.send(client, refusal(request.rid, self._identity, RefusalReason.BAD_REQUEST, detail))
+                continue
             if awake and isinstance(request, QUEUED_REQUESTS):
                 # What waits for long is passed on late: such a client asks another one at once.
                 is_late = self._queue.unfinished >= MAX_UNFINISHED and self._sessions.passes_on(client)

@@ -20,6 +20,7 @@ from msd.wire.errors import DiskError, MsdError, SourceError, UsageError
 from msd.wire.protocol.messages import MAX_NAME
 from msd.wire.protocol.segments import MAX_FILE_SIZE
 from msd.wire.support.name_patterns import NamePatterns
+from msd.wire.support.part_names import PART_SUFFIX
 from msd.wire.support.presentable_names import is_presentable, presentable
 from msd.workers.source.catalogue import PERMISSIONS, AnyVersion, SharedFolder, Version
 from msd.workers.source.share import LeftOut, Share
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 #: The permissions of the folders of a store.
 FOLDER_MODE = 0o755
-#: Suffix of part files: a download writes to a part file until the download is complete.
-PART_SUFFIX = ".msd-part"
 
 
 class Scan(NamedTuple):

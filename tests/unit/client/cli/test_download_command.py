@@ -139,10 +139,14 @@ def test_all_flags_reach_the_download_of_several_files(calls: Calls) -> None:
         "timeout": 3.0,
         "sync": False,
         "check_space": False,
+        "pass_on": True,
+        "listen": "5000",
     }
-    run(ServerFlags(), options(names=("a", "b/"), output="out", max_rate="1k", **changes))
+    texts = {"max_rate": "1k", "max_upload": "2k", "keep_serving": "1m"}
+    run(ServerFlags(), options(names=("a", "b/"), output="out", **texts, **changes))
     (call,) = calls.several
-    expected = {"names": ("a", "b/"), "output": "out", "max_rate": 1000, "memory": 64 << 20, **changes}
+    parsed = {"max_rate": 1000, "max_upload": 2000, "keep_serving": 60.0}
+    expected = {"names": ("a", "b/"), "output": "out", "memory": 64 << 20, **parsed, **changes}
     assert {**call, "on_event": None} == {**expected, "on_event": None}
 
 

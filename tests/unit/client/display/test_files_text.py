@@ -19,6 +19,7 @@ from msd.client.events import (
     Outcome,
     Progress,
     WorkerProgress,
+    WorkerReport,
 )
 from msd.wire.errors import DiskError
 
@@ -90,6 +91,19 @@ def test_bytes_that_were_on_the_disk_are_not_called_received() -> None:
     assert files_result(report).endswith("(9,990 fetched, 13 kept, 3.0 MiB reused from disk): out")
     report = replace(REPORT, reused_bytes=2 * MIB, zero_bytes=2 * MIB)
     assert files_result(report).endswith("(9,990 fetched, 13 kept): out")
+
+
+def test_what_came_from_peers_and_what_was_passed_on_is_said() -> None:
+    workers = {
+        "1": WorkerReport(MIB),
+        "peer 1": WorkerReport(2 * MIB),
+        "peer 2": WorkerReport(MIB),
+        "peer 3": WorkerReport(),
+    }
+    line = files_result(replace(REPORT, workers=workers, passed_on_bytes=5 * MIB))
+    assert line.endswith("(9,990 fetched, 13 kept, 3.0 MiB from 2 peers): out, 5.0 MiB passed on")
+    unchanged = replace(REPORT, counts=FileCounts(listed=3, kept=3), passed_on_bytes=5 * MIB)
+    assert files_result(unchanged) == "out: already up to date: 3 files (3 kept), 5.0 MiB passed on"
 
 
 def test_a_dry_run_lists_what_would_be_fetched_and_why() -> None:

@@ -77,13 +77,15 @@ def test_a_refused_file_is_given_back_and_its_neighbours_are_saved(scene: Scene)
 
 
 def test_a_worker_that_sends_none_of_the_files_refuses_the_bundle(scene: Scene) -> None:
-    def refusal_of(*statuses: str) -> RefusalReason | None:
+    def refusal_of(*statuses: str, of_peer: bool = False) -> RefusalReason | None:
         reply = Bundle(rid=1, epoch=7, statuses=[*statuses], lengths=[0] * len(statuses))
-        return scene.bundle.refusal_of(reply)
+        return scene.bundle.refusal_of(reply, of_peer=of_peer)
 
     assert refusal_of("unknown", "changed") is RefusalReason.UNKNOWN
     assert refusal_of("new-reason") is RefusalReason.OTHER
     assert refusal_of("unknown", FILE_OK) is None
+    assert refusal_of(FILE_OK, "unknown", of_peer=True) is RefusalReason.UNKNOWN, "workers may have the file"
+    assert refusal_of(FILE_OK, FILE_OK, of_peer=True) is None
 
 
 def test_a_file_that_is_refused_in_one_part_is_given_back(scene: Scene) -> None:

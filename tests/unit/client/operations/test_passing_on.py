@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 import pytest
 
-from msd.client.operations.passing_on import PassingOptions, Wait, passed_file, passing_options
+from msd.client.operations.passing_on import PassingOn, PassingOptions, Wait, passing_options
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.segments import Manifest, cut, digest
+from tests.processes import free_ports
 
 
 @pytest.mark.parametrize(
@@ -27,11 +28,15 @@ def test_a_wrong_address_is_an_error(listen: str) -> None:
         passing_options(listen, None, 0)
 
 
-def test_a_file_keeps_the_name_for_which_clients_are_invited() -> None:
-    content = b"film" * 9
-    digests = b"".join(map(digest, cut(memoryview(content))))
-    passed = passed_file(Manifest.build("folder/film", len(content), digests), 5)
-    assert (passed.name, passed.digests, passed.fd) == ("folder/film", digests, 5)
+def test_a_port_is_reserved_from_the_beginning() -> None:
+    """The download has made nothing yet."""
+    options = PassingOptions(Endpoint("127.0.0.1", free_ports()[0]))
+    with closing(PassingOn(options, lambda event: None)) as passing:
+        with pytest.raises(UsageError, match=r"\(passing on\) is in use") as raised:
+            PassingOn(options, lambda event: None)
+        assert raised.value.arguments == ("listen",)
+        assert passing.sent_bytes == 0
+    PassingOn(options, lambda event: None).close()
 
 
 def test_a_download_waits_for_some_seconds() -> None:

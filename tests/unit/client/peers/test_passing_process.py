@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import zmq
 
-from msd.client.peers.passing_process import PassingProcess
+from msd.client.peers.passing_process import MAX_WAITING_FRAMES, PassingProcess
 from msd.wire.errors import MsdError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.child_messages import PassedFile
-from msd.wire.protocol.segments import Manifest, cut, digest
+from msd.wire.protocol.codec import encode
+from msd.wire.protocol.messages import Entry, GetBundle
+from msd.wire.protocol.segments import Manifest, content_id, cut, digest
 from msd.wire.protocol.states import RefusalReason, ReportedState
 from tests.hostile_clients import Peer
 from tests.passing import get
@@ -46,10 +47,11 @@ def process(tmp_path: Path, port: int) -> Iterator[PassingProcess]:
                 Endpoint("127.0.0.1", port),
                 b"",
                 0,
-                [PassedFile("film", len(CONTENT), 7, 0o644, MANIFEST.id, DIGESTS, part.fileno())],
+                [Entry(name="film", size=len(CONTENT), mtime_ns=7, mode=0o644, id=MANIFEST.id)],
             )
         ) as process,
     ):
+        process.receive("film", 0, DIGESTS, [part.fileno()])
         yield process
 
 
@@ -70,6 +72,23 @@ def test_it_serves_what_it_is_told_and_reports_what_it_has_sent(process: Passing
         assert process.heartbeat.state is ReportedState.AWAKE
 
 
+def test_it_serves_files_of_a_folder(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msd.client.peers.passing_process.LISTED_AT_ONCE", 2)
+    contents = {f"ü {number}": bytes([number]) * 100 for number in range(5)}
+    ids = {name: content_id(memoryview(content)) for name, content in contents.items()}
+    entries = [Entry(name=name, size=100, mtime_ns=0, id=id) for name, id in ids.items()]
+    folder = os.open(tmp_path, os.O_RDONLY)
+    with closing(PassingProcess(b"p" * 32, Endpoint("127.0.0.1", port), b"", 0, entries, folder=folder)) as process:
+        os.close(folder)
+        for name, content in contents.items():
+            (tmp_path / name).write_bytes(content)
+        with Peer(zmq.DEALER, port) as peer:
+            wait_for("the listing", process.flush)
+            peer.socket.send(encode(GetBundle(rid=1, ids=b"".join(ids.values()))))
+            _, payload = peer.socket.recv_multipart()
+            assert payload == b"".join(contents.values())
+
+
 def test_a_process_that_has_ended_is_reported(process: PassingProcess) -> None:
     os.kill(process.pid, signal.SIGKILL)
     deadline = time.monotonic() + TIMEOUT
@@ -82,7 +101,11 @@ def test_a_process_that_has_ended_is_reported(process: PassingProcess) -> None:
 
 def test_a_process_that_hangs_is_killed(process: PassingProcess) -> None:
     os.kill(process.pid, signal.SIGSTOP)
-    process.hold(range(100_000))
+    process.hold(range(200_000))
     assert not process.flush(), "what a stopped process does not take waits"
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(MAX_WAITING_FRAMES + 9):
+        process.receive("film", 0, b"", [0, 0])
+    assert len(os.listdir("/proc/self/fd")) <= before + 2 * MAX_WAITING_FRAMES
     process.close()
     assert not Path(f"/proc/{process.pid}").exists()

@@ -72,14 +72,14 @@ class Harness:
             unwatch=self.watched.remove,
         )
         self.pool = SimpleNamespace(transport=transport, peers=None, places={}, control=Endpoint("192.0.2.1", 39224))
-        session: Any = SimpleNamespace(pool=self.pool, start=lambda task: None)
+        self.forgotten: list[int] = []
+        session: Any = SimpleNamespace(pool=self.pool, start=lambda task: None, forget=self.forgotten.append)
         self.process = FakeProcess()
         process: Any = self.process
-        holder: Any = SimpleNamespace(close=lambda: None)
         self.peers = Peers(
             session,
             PLAN,
-            Passing(process, holder, 24018, key) if passes_on else None,
+            Passing(process, 24018, key) if passes_on else None,
             useless_peers=lambda now: self.useless,
             on_removed=self.removed.append,
             on_warning=self.warnings.append,
@@ -155,7 +155,9 @@ def test_peers_that_do_not_answer_or_lie_are_named_to_the_broker(monkeypatch: py
     assert not harness.closed, "the scheduler still handles an event"
     harness.pass_time()
     harness.peers.handle(ConnectionClosed(silent))
-    assert harness.closed == harness.removed == [wrong]
+    assert harness.closed == [wrong]
+    assert harness.removed == harness.forgotten == [wrong, silent]
+    assert harness.pool.places == {}, "what is known of peers is bounded"
     harness.pass_time(2.1)
     assert (harness.announced[-1].corrupt, harness.announced[-1].silent) == ([HOLDER], [other])
     harness.answer(HOLDER, other, seconds=2.0)
@@ -193,5 +195,7 @@ def test_a_download_goes_on_if_its_process_ends(monkeypatch: pytest.MonkeyPatch)
     ]
     assert harness.process.is_closed
     assert not harness.watched
+    harness.answer(HOLDER)
     harness.peers.close()
     assert harness.peers.is_done
+    assert harness.closed == harness.removed == [FIRST_PEER]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from msd.client.storage.locked_file import MAX_SHORT_NAME, LockedFile, open_part_file, short_name
+from msd.client.storage.locked_file import LockedFile, open_part_file
 from msd.wire.errors import DiskError
+from msd.wire.support.part_names import short_name
 
 
 @pytest.fixture
@@ -39,19 +40,6 @@ def test_a_name_without_room_for_the_suffix_is_always_shortened_to_the_same(
     (tmp_path / name).write_bytes(b"")  # The name itself is valid here.
     paths = {closed(open_part_file(tmp_path / name, folder)).path for _ in range(2)}
     assert paths == {tmp_path / short_name(name)}
-
-
-def test_a_shortened_name_is_cut_between_characters_and_fits_everywhere() -> None:
-    for filling in range(5):
-        for character in ("a", "ä", "€", "😀"):
-            short = short_name("x" * filling + character * 250)
-            assert set(short.split("~")[0]) <= {".", "x", character}
-            assert MAX_SHORT_NAME - 3 <= len(short.encode()) <= MAX_SHORT_NAME
-            assert short.endswith(".msd-part")
-
-
-def test_similar_names_have_different_short_names() -> None:
-    assert len({short_name("a" * 254 + last) for last in "bcd"}) == 3
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])

@@ -17,11 +17,12 @@ from msgspec.structs import replace
 from msd.client.storage import file_content, open_folders
 from msd.client.storage import tree as module
 from msd.client.storage.existing_file import Decision, Policy
-from msd.client.storage.locked_file import open_part_file, short_name
+from msd.client.storage.locked_file import open_part_file
 from msd.client.storage.segments_on_disk import UnusableDiskError
 from msd.client.storage.tree import MAX_BATCH_S, Saved, Tree
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.messages import Entry
+from msd.wire.support.part_names import short_name
 from tests.memory_worker import entry_of, manifest_of
 
 MakeTree = Callable[..., Tree]

@@ -38,7 +38,7 @@ FAMILIES: dict[str, UnionType | type[Message]] = {
     "announcement": messages.Announce,
     "answer to an announcement": messages.Holders,
     "settings": child_messages.WorkerSettings,
-    "units held": child_messages.UnitsHeld,
+    "passed on": child_messages.FilesListed | child_messages.FileReceived | child_messages.UnitsHeld,
     "index line": child_messages.IndexLine,
 }
 MEMBERS = {kind: family for family in FAMILIES.values() for kind in get_args(family) or (family,)}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from collections.abc import Iterator
 
 import pytest
 
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.protocol.child_messages import UnitsHeld
+from msd.wire.protocol.child_messages import FileReceived, UnitsHeld
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import Heartbeat, Join, Joined, Load, Message, QuitOrder
 from msd.wire.protocol.states import ReportedState, WantedState
 from msd.workers.passing_on.client_connection import ClientConnection
+from msd.workers.passing_on.frames import FrameReader
 
 HEARTBEAT = Heartbeat(number=1, epoch=7, state=ReportedState.AWAKE, edition=1, load=Load(bytes_sent=5), sessions=[])
 
@@ -25,11 +27,19 @@ class Download:
         self.held: list[int] = []
         self.has_ended = False
         self.readable = 0
-        self._reader, self.input = os.pipe()
+        self.files: list[tuple[str, int]] = []
+        self.input, self._reader = socket.socketpair()
         self.output, self._writer = os.pipe()
-        self.connection = ClientConnection(self._reader, self._writer, self.held.extend, self.end)
+        self.connection = ClientConnection(
+            FrameReader(os.dup(self._reader.fileno())),
+            self._writer,
+            on_file=lambda file, descriptors: self.files.append((file.name, len(descriptors))),
+            on_held=self.held.extend,
+            on_end=self.end,
+        )
         self.poll_loop = PollLoop()
         self.connection.start(self.poll_loop, self.count)
+        self.readable = 0
 
     def end(self) -> None:
         self.has_ended = True
@@ -38,13 +48,15 @@ class Download:
         self.readable += 1
 
     def write(self, data: bytes) -> list[Message]:
-        os.write(self.input, data)
+        self.input.sendall(data)
         self.poll_loop.wait([self.poll_loop.now + 20])
         self.poll_loop.dispatch()
         return [*self.connection.receive()]
 
     def close(self) -> None:
-        for fd in (self.input, self.output, self._reader, self._writer):
+        for end in (self.input, self._reader, self.connection):
+            end.close()
+        for fd in (self.output, self._writer):
             os.close(fd)
 
 
@@ -69,6 +81,14 @@ def test_messages_arrive_in_pieces(download: Download) -> None:
     assert download.held == [1, 5, 2]
 
 
+def test_files_come_with_their_descriptors(download: Download) -> None:
+    file = FileReceived(name="film", first_unit=3, digests=b"", descriptors=1)
+    socket.send_fds(download.input, [frame(file)], [download.output])
+    assert download.write(frame(UnitsHeld(units=[3]))) == []
+    assert download.write(b"") == [], "what comes after descriptors is read later"
+    assert (download.files, download.held) == ([("film", 1)], [3])
+
+
 def test_the_connection_itself_accepts_the_join(download: Download) -> None:
     assert download.connection.send(Join(rid=4, name="receiver", epoch=7, token=b"", pid=1, endpoint=""))
     download.connection.pass_time(0.0)
@@ -88,8 +108,7 @@ def test_heartbeats_are_written_and_dropped_if_they_are_not_read(download: Downl
 
 
 def test_the_end_of_the_download_is_noticed(download: Download) -> None:
-    os.close(download.input)
+    download.input.close()
     download.poll_loop.wait([download.poll_loop.now + 20])
     download.poll_loop.dispatch()
     assert download.has_ended
-    download.input = os.open(os.devnull, os.O_RDONLY)

@@ -15,4 +15,5 @@ def test_the_bitmap_has_a_bit_for_each_unit(units: list[int]) -> None:
         holdings.add(unit)
     number = int.from_bytes(holdings.bitmap, "little")
     assert {unit for unit in range(number.bit_length()) if number >> unit & 1} == {*units}
+    assert {unit for unit in range(6000) if holdings.has(unit)} == {*units}
     assert len(holdings.bitmap) == (max(units) // 8 + 1 if units else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -16,16 +17,18 @@ import msgspec
 import pytest
 import zmq
 
-from msd.wire.protocol.child_messages import PassedFile, PassOnSettings, UnitsHeld
+from msd.wire.protocol.child_messages import FileReceived, FilesListed, PassOnSettings, UnitsHeld
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
     PASSES_ON,
     PROTOCOL_VERSION,
-    DigestPage,
+    Describe,
     Digests,
+    Entry,
     Held,
     Hello,
     Holds,
+    List,
     Message,
     Refusal,
     Segment,
@@ -39,7 +42,7 @@ from tests.processes import TIMEOUT, free_ports, wait_for
 
 CONTENT = random.Random(1).randbytes((4 << 20) + 9)
 MANIFEST = Manifest.build("film", len(CONTENT), b"".join(map(digest, cut(memoryview(CONTENT)))))
-REPLIES = Segment | Refusal | Welcome | DigestPage
+REPLIES = Segment | Refusal | Welcome
 
 
 class PassingWorker:
@@ -51,18 +54,20 @@ class PassingWorker:
         self.port = free_ports()[0]
         fd = os.open(self.path, os.O_RDONLY)
         digests = b"".join(map(MANIFEST.digest, range(MANIFEST.segments)))
-        file = PassedFile("film", len(CONTENT), 7, 0o644, MANIFEST.id, digests, fd)
-        settings = PassOnSettings(os.getpid(), MANIFEST.id, f"tcp://127.0.0.1:{self.port}", b"", 0, [file])
+        settings = PassOnSettings(os.getpid(), MANIFEST.id, f"tcp://127.0.0.1:{self.port}", b"", 0, None)
         command = [sys.executable, "-P", "-m", "msd.workers", "pass-on"]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, pass_fds=[fd]
-        )
-        os.close(fd)
+        self.input, child_input = socket.socketpair()
+        self.process = subprocess.Popen(command, stdin=child_input.fileno(), stdout=subprocess.PIPE, bufsize=0)
+        child_input.close()
         self.write(msgspec.msgpack.encode(settings))
+        entry = Entry(name="film", size=len(CONTENT), mtime_ns=7, mode=0o644, id=MANIFEST.id)
+        self.write(encode(FilesListed(entries=[entry], more=True)))
+        self.write(encode(FilesListed(entries=[], more=False)))
+        self.write(encode(FileReceived(name="film", first_unit=0, digests=digests, descriptors=1)), fd)
+        os.close(fd)
 
-    def write(self, frame: bytes) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(struct.pack("!I", len(frame)) + frame)
+    def write(self, frame: bytes, *descriptors: int) -> None:
+        socket.send_fds(self.input, [struct.pack("!I", len(frame)) + frame], descriptors)
 
     def hold(self, *units: int) -> None:
         self.write(encode(UnitsHeld(units=[*units])))
@@ -76,6 +81,7 @@ def started(tmp_path: Path) -> Iterator[tuple[PassingWorker, Peer]]:
             yield worker, peer
         finally:
             worker.process.kill()
+            worker.input.close()
 
 
 def requested(peer: Peer, message: Message) -> object:
@@ -97,10 +103,17 @@ def test_units_are_served_as_soon_as_they_are_verified(tmp_path: Path) -> None:
         head, bitmap = peer.socket.recv_multipart()
         assert decode(head, Held).plan == MANIFEST.id
         assert bitmap == bytes([0b1010])
-        page = requested(peer, Digests(rid=9, id=MANIFEST.id, start=0))
-        assert isinstance(page, DigestPage), "the digests are known from the beginning"
         worker.path.write_bytes(bytes(len(CONTENT)))
         assert get(peer, MANIFEST.id, 1) is RefusalReason.CHANGED, "nothing is served that does not match its digest"
+
+
+def test_what_is_right_only_workers_say(tmp_path: Path) -> None:
+    with started(tmp_path) as (_, peer):
+        requests = (Digests(rid=1, id=MANIFEST.id, start=0), Describe(rid=2, name="film"), List(rid=3))
+        for request in requests:
+            reply = requested(peer, request)
+            assert isinstance(reply, Refusal)
+            assert reply.reason is RefusalReason.BAD_REQUEST
 
 
 @pytest.mark.parametrize("how", ["input closed", "SIGTERM"])
@@ -112,6 +125,5 @@ def test_it_ends_with_the_download_or_when_it_is_told_to(tmp_path: Path, how: st
         if how == "SIGTERM":
             worker.process.send_signal(signal.SIGTERM)
         else:
-            assert worker.process.stdin is not None
-            worker.process.stdin.close()
+            worker.input.close()
         assert worker.process.wait(TIMEOUT) == 0
