@@ -497,8 +497,9 @@ class Broker:
                 self._handle(supervisor_events.ToggleReceived(number, wanted), now)
             case StatusRequest(rid=rid):
                 # What a client downloads is no concern of other clients.
-                downloads = self._downloads.statuses(now) if sender.role in (Role.OPERATOR, Role.ANYONE) else ()
-                peer.send(self._event_log.report(rid, self._snapshot(), time.time(), downloads))
+                is_operator = sender.role in (Role.OPERATOR, Role.ANYONE)
+                lists = (self._downloads.statuses(now), self._downloads.requested()) if is_operator else ()
+                peer.send(self._event_log.report(rid, self._snapshot(), time.time(), *lists))
             case Quit(rid=rid):
                 peer.send(Accepted(rid=rid))
                 self._shut_down(0, "by msd quit")

@@ -11,9 +11,10 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Hashable
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
-from msd.wire.protocol.messages import DownloadProgress, DownloadStatus
+from msd.broker.status.requested_selections import RequestedSelections
+from msd.wire.protocol.messages import DownloadProgress, DownloadStatus, RequestedSelection
 from msd.wire.protocol.states import DownloadState
 from msd.wire.support.core import Core, Stalled, TimePassed
 from msd.wire.support.presentable_names import shortened
@@ -74,6 +75,7 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
         super().__init__()
         #: The downloads of each sender, by session, in the order of their last messages; no sender has none.
         self._downloads: defaultdict[Hashable, OrderedDict[int, _Download]] = defaultdict(OrderedDict)
+        self._requested = RequestedSelections()
         self._count = 0
         self._last_number = 0
         self._next_check = 0.0
@@ -86,6 +88,10 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
         """Returns all downloads: those that have ended last, the others in descending order of their rates."""
         statuses = [d.status(now) for downloads in self._downloads.values() for d in downloads.values()]
         return sorted(statuses, key=lambda status: (status.state in ENDED, -status.rate, status.number))
+
+    def requested(self) -> list[RequestedSelection]:
+        """Returns what clients have asked for, the newest first."""
+        return self._requested.latest()
 
     @property
     def totals(self) -> DownloadTotals:
@@ -125,14 +131,18 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
             self._count += 1
             self._last_number += 1
             download = downloads[progress.session] = _Download(self._last_number, event, now)
+            self._requested.on_download(download.progress.selection)
+            more = progress.received
             self._forget_excess()
         elif download.progress.state in ENDED:
             return []
         else:
+            more = max(0, progress.received - download.progress.received)
             self._received_bytes -= min(download.progress.received, progress.received)
             self._peer_bytes -= min(download.progress.peer_bytes, progress.peer_bytes)
             download.update(progress, now)
             downloads.move_to_end(progress.session)
+        self._requested.on_received(download.progress.selection, more)
         self._received_bytes += progress.received
         self._peer_bytes += progress.peer_bytes
         return [self._end(download, now)] if progress.state in ENDED else []
@@ -184,17 +194,33 @@ class _Download:
         self.update(event.progress, now)
 
     def update(self, progress: DownloadProgress, now: float) -> None:
-        self.progress = replace(progress, selection=shortened(progress.selection, MAX_SELECTION_BYTES))
+        selection = shortened(progress.selection, MAX_SELECTION_BYTES)
+        self.progress = progress if selection == progress.selection else replace(progress, selection=selection)
         self.heard_at = now
 
     def status(self, now: float) -> DownloadStatus:
-        progress = asdict(self.progress)
-        del progress["session"], progress["name"]
+        # Named one by one: this takes a quarter of the time of a copy through a dictionary, for each client and report.
+        progress = self.progress
         silent_seconds = max(0.0, now - self.heard_at)
-        if silent_seconds >= SILENT_S and self.progress.state not in ENDED:
-            progress["rate"] = 0.0
+        is_stale = silent_seconds >= SILENT_S and progress.state not in ENDED
         return DownloadStatus(
-            number=self.number, client=self.client, host=self.host, silent_seconds=silent_seconds, **progress
+            number=self.number,
+            client=self.client,
+            host=self.host,
+            state=progress.state,
+            selection=progress.selection,
+            bytes=progress.bytes,
+            total=progress.total,
+            received=progress.received,
+            files=progress.files,
+            rate=0.0 if is_stale else progress.rate,
+            seconds=progress.seconds,
+            workers=progress.workers,
+            peers=progress.peers,
+            peer_bytes=progress.peer_bytes,
+            passes_on=progress.passes_on,
+            exit_code=progress.exit_code,
+            silent_seconds=silent_seconds,
         )
 
 

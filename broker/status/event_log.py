@@ -7,12 +7,20 @@ operators are also kept for status reports. Does not write the log. ``now`` is w
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from msd.broker.status.history import newest
 from msd.broker.status.worker_names import worker_label
 from msd.broker.supervision import supervisor_events
-from msd.wire.protocol.messages import DownloadStatus, LoggedEvent, Status, StatusReport, WorkerStatus
+from msd.wire.protocol.messages import (
+    TOTAL_RATE_S,
+    DownloadStatus,
+    LoggedEvent,
+    RequestedSelection,
+    Status,
+    StatusReport,
+    WorkerStatus,
+)
 from msd.wire.protocol.states import WorkerState
 from msd.wire.support.core import Stalled
 from msd.wire.support.log_line import Level
@@ -23,6 +31,8 @@ from msd.wire.support.units import format_count
 MAX_EVENTS = 32
 #: Number of rates kept per worker, and seconds between two rates.
 MAX_RATES, SAMPLE_INTERVAL_S = 30, 1.0
+#: Number of total rates kept, each the mean of ``TOTAL_RATE_S`` seconds: five minutes.
+MAX_TOTAL_RATES = 300 // TOTAL_RATE_S
 SERVER_5 = "server 5"
 #: Maximum number of characters of an event, as the protocol allows.
 MAX_TEXT = 1024
@@ -46,6 +56,9 @@ class EventLog:
         self._events: list[LoggedEvent] = []
         self._clients = 0
         self._rates: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_RATES))
+        self._total_rates: deque[float] = deque(maxlen=MAX_TOTAL_RATES)
+        #: The rates of which the mean is the next total rate.
+        self._latest_totals: list[float] = []
         #: Why workers that are awake cannot read some files.
         self._troubles: dict[int, str] = {}
         #: The names of the workers that have joined.
@@ -106,6 +119,10 @@ class EventLog:
         for worker in status.workers:
             self._rates[worker.number].append(worker.rate)
             self._sample_trouble(worker, now)
+        self._latest_totals.append(sum(worker.rate for worker in status.workers))
+        if len(self._latest_totals) * SAMPLE_INTERVAL_S >= TOTAL_RATE_S:
+            self._total_rates.append(sum(self._latest_totals) / len(self._latest_totals))
+            self._latest_totals.clear()
         if gained := status.clients - self._clients:
             clients = "client" if abs(gained) == 1 else f"{abs(gained):,} clients"
             self._record(
@@ -139,10 +156,25 @@ class EventLog:
                 text = presentable(f"refused worker {name} from {host}: {reason}")[:MAX_TEXT]
                 self._record(text, now, is_failure=True)
 
-    def report(self, rid: int, status: Status, now: float, downloads: Sequence[DownloadStatus] = ()) -> StatusReport:
+    def report(
+        self,
+        rid: int,
+        status: Status,
+        now: float,
+        downloads: list[DownloadStatus] | None = None,
+        requested: list[RequestedSelection] | None = None,
+    ) -> StatusReport:
         """The reply to a status request."""
-        rates = [[*self._rates[worker.number]] for worker in status.workers]
-        return StatusReport(rid=rid, status=status, time=now, events=self._events, rates=rates, downloads=[*downloads])
+        return StatusReport(
+            rid=rid,
+            status=status,
+            time=now,
+            events=self._events,
+            rates=[[*self._rates[worker.number]] for worker in status.workers],
+            total_rates=[*self._total_rates],
+            downloads=downloads or [],
+            requested=requested or [],
+        )
 
     def _record(self, text: str, now: float, *, worker: int | None = None, is_failure: bool = False) -> None:
         if self._is_quitting:
@@ -151,14 +183,14 @@ class EventLog:
         self._log("warning" if is_failure else "info", source, text)
         text = text if worker is None else f"{source} {text}"
         self._show(text, is_failure)
-        self._keep(text, now, is_failure=is_failure)
+        self._keep(text, now, worker=worker, is_failure=is_failure)
 
     def _source(self, number: int) -> str:
         return f"worker {worker_label(number, self._names.get(number, ''))}"
 
-    def _keep(self, text: str, now: float, *, is_failure: bool = False) -> None:
+    def _keep(self, text: str, now: float, *, worker: int | None = None, is_failure: bool = False) -> None:
         seq = self._events[0].seq + 1 if self._events else 1
-        event = LoggedEvent(seq=seq, time=now, text=text, is_failure=is_failure)
+        event = LoggedEvent(seq=seq, time=now, text=text, is_failure=is_failure, worker=worker)
         self._events = newest([event, *self._events], MAX_EVENTS)
 
 

@@ -54,6 +54,8 @@ WorkerName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z
 MAX_CLIENT_NAME, MAX_SELECTION = 64, 256
 ClientName = Annotated[str, Meta(max_length=MAX_CLIENT_NAME, pattern=_PRESENTABLE)]
 Selection = Annotated[str, Meta(max_length=MAX_SELECTION, pattern=_PRESENTABLE)]
+#: Seconds of which a value of ``total_rates`` in a report is the mean.
+TOTAL_RATE_S = 2
 #: The feature of a broker that takes ``progress`` messages.
 PROGRESS_FEATURE = "progress"
 #: In the ``features`` of a ``welcome``: the worker is a receiver that passes on what it has, and may lack units.
@@ -560,12 +562,15 @@ class Toggled(Correlated, tag="toggled", frozen=True):
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event at ``time`` (seconds since 1970), as human-readable text. ``seq`` numbers the events of a broker."""
+    """An event at ``time`` (seconds since 1970), as human-readable text. ``seq`` numbers the events of a broker;
+    ``worker`` is the number of the worker that it is about, None for other events.
+    """
 
     seq: Natural = 0
     time: Timestamp
     text: Text
     is_failure: bool = msgspec.field(name="bad")
+    worker: Number | None = None
 
 
 class DownloadStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -593,17 +598,31 @@ class DownloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     silent_seconds: Duration
 
 
+class RequestedSelection(msgspec.Struct, frozen=True):
+    """What clients have asked for: the ``selection`` of at least one download, the number of such ``downloads`` since
+    the broker started, and the bytes that they have ``received`` over the network.
+    """
+
+    selection: Selection
+    downloads: Natural
+    received: Natural
+
+
 class StatusReport(Correlated, tag="report", frozen=True):
     """The reply to ``status``: the snapshot, the broker's clock, and the recent events (newest first). ``rates``
     contains a list for each worker, in the order of the workers' numbers: its recent rates in bytes a second, newest
-    last. ``downloads`` are those of the clients, for operators only.
+    last. ``total_rates`` are the recent rates of all workers together: means of ``TOTAL_RATE_S`` seconds, newest last.
+    ``downloads`` are those of the clients and ``requested`` the selections that were requested last (newest first),
+    both for operators only.
     """
 
     status: Status
     time: Timestamp
     events: Annotated[list[LoggedEvent], Meta(max_length=256)] = []
     rates: Annotated[list[Annotated[list[Rate], Meta(max_length=256)]], Meta(max_length=256)] = []
+    total_rates: Annotated[list[Rate], Meta(max_length=256)] = []
     downloads: Annotated[list[DownloadStatus], Meta(max_length=MAX_ENTRIES)] = []
+    requested: Annotated[list[RequestedSelection], Meta(max_length=256)] = []
 
 
 class Rejected(Correlated, tag="rejected", frozen=True):

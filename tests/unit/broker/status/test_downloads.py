@@ -24,8 +24,16 @@ from msd.broker.status.downloads import (
     DownloadTotals,
     ProgressReceived,
 )
+from msd.broker.status.event_log import MAX_TOTAL_RATES
+from msd.broker.status.requested_selections import MAX_SELECTIONS
 from msd.wire.protocol.codec import MAX_HEADER, decode, encode
-from msd.wire.protocol.messages import ControlReply, DownloadProgress, DownloadStatus, StatusReport
+from msd.wire.protocol.messages import (
+    ControlReply,
+    DownloadProgress,
+    DownloadStatus,
+    RequestedSelection,
+    StatusReport,
+)
 from msd.wire.protocol.states import DownloadState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.unit.snapshots import report, snapshot
@@ -199,6 +207,21 @@ def test_many_clients_displace_the_one_of_which_nothing_was_heard_for_longest() 
     assert "1" not in clients
 
 
+def test_what_clients_ask_for_is_counted_beyond_the_end_of_their_downloads() -> None:
+    broker = Broker()
+    broker.handle(received(progress(1, received=MIB)))
+    broker.handle(received(progress(1, received=3 * MIB)))
+    broker.handle(received(progress(1, received=2 * MIB)))
+    broker.handle(received(progress(2, DONE, received=MIB)))
+    broker.handle(received(progress(2, DONE, received=9 * MIB)))
+    broker.handle(received(progress(3, selection="photos/", received=0)))
+    broker.handle(TimePassed(), EXPIRY + ENDED_KEPT_S + CHECK_INTERVAL_S)
+    broker.handle(TimePassed(), EXPIRY + ENDED_KEPT_S + CHECK_INTERVAL_S)
+    assert broker.statuses == []
+    film, photos = RequestedSelection("film.mkv", 2, 4 * MIB), RequestedSelection("photos/", 1, 0)
+    assert broker.downloads.requested() == [photos, film]
+
+
 def test_a_report_of_the_largest_downloads_fits_into_a_message() -> None:
     broker = Broker()
     largest = 2**63 - 1
@@ -210,7 +233,9 @@ def test_a_report_of_the_largest_downloads_fits_into_a_message() -> None:
         event = received(largest_progress, "ffff:" * 7 + "ffff", host="ffff:" * 7 + "ffff")
         broker.downloads.handle(event, broker.now)
     broker.downloads.check_invariants()
-    message = report(snapshot(), downloads=broker.statuses)
+    selections = [RequestedSelection("語" * (MAX_SELECTION_BYTES // 3), largest, largest)] * MAX_SELECTIONS
+    total_rates = [9e18] * MAX_TOTAL_RATES
+    message = report(snapshot(), downloads=broker.statuses, requested=selections, total_rates=total_rates)
     frame = encode(message)
     assert len(frame) < MAX_HEADER * 3 // 4, "a snapshot of 64 workers and their rates must fit, too"
     decoded = decode(frame, ControlReply)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from msd.broker.status.event_log import MAX_EVENTS, MAX_RATES, MAX_REFUSED, REFUSED_AGAIN_S, EventLog
+from msd.broker.status.event_log import (
+    MAX_EVENTS,
+    MAX_RATES,
+    MAX_REFUSED,
+    MAX_TOTAL_RATES,
+    REFUSED_AGAIN_S,
+    EventLog,
+)
 from msd.broker.supervision import supervisor_events
 from msd.broker.supervision.supervisor import NO_HEARTBEATS
 from msd.broker.supervision.supervisor_events import ComplaintCounted, StateChanged
@@ -169,6 +176,21 @@ def test_a_report_contains_the_last_rates_of_each_worker(event_log: EventLog) ->
         event_log.sample(with_worker(snapshot(), 2, rate=float(second)), NOW + second)
     rates = event_log.report(1, snapshot(), NOW).rates
     assert rates == [[0.0] * MAX_RATES, [*map(float, range(9, MAX_RATES + 9))], [0.0] * MAX_RATES, [0.0] * MAX_RATES]
+
+
+def test_a_report_contains_the_mean_rates_of_all_workers_together(event_log: EventLog) -> None:
+    for rate in (1.0, 3.0, 10.0):
+        event_log.sample(with_worker(with_worker(snapshot(), 1, rate=rate), 2, rate=5.0), NOW)
+    assert event_log.report(1, snapshot(), NOW).total_rates == [7.0]
+    for _ in range(2 * MAX_TOTAL_RATES + 1):
+        event_log.sample(snapshot(), NOW)
+    assert event_log.report(1, snapshot(), NOW).total_rates == [0.0] * MAX_TOTAL_RATES
+
+
+def test_an_event_has_the_number_of_its_worker(event_log: EventLog) -> None:
+    event_log.on_change(StateChanged(3, WorkerState.AWAKE, WorkerState.DEAD, "killed"), NOW)
+    event_log.on_catalogue(3, NOW, is_first=True)
+    assert [event.worker for event in event_log.report(1, snapshot(), NOW).events] == [None, 3]
 
 
 def test_events_for_operators_are_shown_with_their_source() -> None:
