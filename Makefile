@@ -41,8 +41,9 @@ figures: .venv/installed
 pictures: .venv/installed
 	$(BIN)/python -m docs.make_run_svg
 
-# Draws docs/console.svg and docs/live.svg from running servers.
+# Draws docs/console.svg and docs/live.svg from running servers, and the screens of the console that a test compares.
 screenshots: .venv/installed
+	$(BIN)/python -m tests.console_screens
 	$(BIN)/python -m docs.make_console_svg
 	$(BIN)/python -m docs.make_live_svg
 

@@ -228,7 +228,7 @@ def console(
     if supervisor is None:
         # Fail before the full-screen console starts, so that the error message stays visible.
         OperatorClient(servers).close()
-    from msd.broker.operator.console_app import run
+    from msd.broker.operator.run_console import run
 
     offer = partial(_offer, settings.with_flags(host=flags.host), servers, invite) if invite is not None else None
     return run(servers, supervisor, offer)

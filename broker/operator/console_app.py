@@ -1,14 +1,12 @@
 """The operator's full-screen console: a Textual application.
 
-Turns key presses into orders and the events of its ``Feed`` into lines. The contents are kept by
-``broker/status/history.py`` and formatted by ``broker/views/console_lines.py``. Opens no sockets. Redraws on a timer,
-so a high rate of incoming events does not cause more redraws.
+Turns keys into orders, and the events of its ``Feed`` into the contents of its panels. The contents are kept by
+``broker/status/history.py`` and become text in ``broker/views``. Opens no sockets. Redraws on a timer, so a high rate
+of incoming events does not cause more redraws.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -16,67 +14,78 @@ from typing import ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
-from textual.content import Content
+from textual.containers import Container
+from textual.theme import Theme
 from textual.widget import Widget
-from textual.widgets import OptionList, Static
+from textual.widgets import Input, Static
 
-from msd.broker.operator import dialogs
-from msd.broker.operator.dialogs import Help, LinkShown, Question
-from msd.broker.operator.status_feed import Feed, OrderFailed, Server5Lost, StatusFeed
+from msd.broker.operator import colours, dialogs
+from msd.broker.operator.dialogs import CommandShown, Details, Help, LinkShown, Question
+from msd.broker.operator.filter_line import FilterLine
+from msd.broker.operator.panel import CSS as PANEL_CSS
+from msd.broker.operator.panel import PanelView
+from msd.broker.operator.panels import (
+    ClientsView,
+    EventsView,
+    FilesView,
+    Known,
+    RateView,
+    RowsView,
+    TextView,
+    WorkersView,
+    command_panel,
+    details_panel,
+)
+from msd.broker.operator.status_feed import Feed, OrderFailed, Server5Lost
+from msd.broker.operator.terminal_sharing import TerminalSharing
 from msd.broker.status.history import History
 from msd.broker.status.worker_names import known_workers, worker_label
-from msd.broker.views import console_lines
-from msd.broker.views.status_table import suggested_command
+from msd.broker.views import headline
+from msd.broker.views.panel_layout import Panel, Screen, Wish, arrange
+from msd.broker.views.status_table import SuggestedCommand, suggested_command
 from msd.wire.config.invitations import Invitation
 from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError
 from msd.wire.net.own_addresses import hosts_for_others
 from msd.wire.protocol.messages import Status, StatusReport
-from msd.wire.support.job_control import is_in_background
 
-#: Minimum seconds between two redraws.
+#: Minimum seconds between two redraws because of events.
 REDRAW_INTERVAL_S = 0.1
-#: Seconds between two checks whether the shell has moved the console to the foreground.
-FOREGROUND_CHECK_INTERVAL_S = 0.1
-#: Signals that end the console after it has restored the terminal.
-EXIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: Exit code of a console whose ``msd serve`` has ended.
-EXIT_SERVERS_GONE = 1
+#: Lines of the title, the keys, and the alarm.
+BAR_LINES = 2
 
 
 class ConsoleApp(App[int]):
     """The console of the servers that ``feed`` is connected to. The application's result is the exit code. If
     ``owns_servers`` is true, the servers shut down when the console ends. ``invite`` makes the link for a client; None
-    if this console offers none.
+    if this console offers none. ``clock`` returns seconds since 1970.
     """
 
     TITLE = "msd"
     ENABLE_COMMAND_PALETTE = False
+    ALLOW_SELECT = False
     INLINE_PADDING = 0
-    CSS = """
-    Screen { overflow: hidden; }
-    Static { width: 100%; text-wrap: nowrap; text-overflow: clip; }
-    #title, #keys { height: 1; background: $primary-background; text-style: bold; }
-    #alarm { height: 1; background: $error; color: $text; text-style: bold; text-overflow: ellipsis; display: none; }
-    #heading, .label { height: 1; text-style: underline; color: $text-muted; }
-    #workers { height: auto; max-height: 50%; border: none; padding: 0; background: $background;
-               scrollbar-size-vertical: 1; text-wrap: nowrap; text-overflow: clip; }
-    #workers > .option-list--option { padding: 0; }
-    #selected { height: auto; max-height: 5; }
-    #events { height: 1fr; scrollbar-size-vertical: 1; }
-    #command { height: auto; max-height: 30%; }
+    CSS = f"""
+    Screen {{ overflow: hidden; background: {colours.BACKGROUND}; color: {colours.TEXT}; }}
+    Static {{ width: 100%; text-wrap: nowrap; text-overflow: clip; }}
+    #title, #keys {{ height: 1; background: {colours.BAR}; color: {colours.BRIGHT}; text-style: bold; }}
+    #alarm {{ height: 1; background: {colours.ALARM}; color: {colours.BRIGHT}; text-style: bold; display: none; }}
+    #panels {{ height: 1fr; }}
     """
-    CSS += dialogs.CSS
+    CSS += PANEL_CSS + dialogs.CSS + FilterLine.STYLE
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"toggle_worker({number})", show=False) for number in range(1, 10)),
+        Binding("t", "toggle_selected", show=False),
+        Binding("enter", "show_details", show=False),
+        Binding("slash", "filter", show=False),
+        Binding("s", "sort", show=False),
+        Binding("l", "only_failures", show=False),
+        Binding("w", "only_worker", show=False),
         Binding("q,ctrl+q", "quit", "Quit"),
         Binding("ctrl+c", "interrupt", show=False, priority=True),
         Binding("ctrl+z", "suspend_process", show=False, priority=True),
-        Binding("y", "show_link", show=False),
+        Binding("y", "copy_link", show=False),
         Binding("question_mark,h,f1", "show_help", show=False),
-        Binding("pageup", "scroll_events(-1)", show=False, priority=True),
-        Binding("pagedown", "scroll_events(1)", show=False, priority=True),
     ]
 
     def __init__(
@@ -86,53 +95,63 @@ class ConsoleApp(App[int]):
         *,
         owns_servers: bool = False,
         invite: Callable[[], Invitation] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
         self.animation_level = "none"
+        self.register_theme(Theme("msd", primary=colours.FOCUSED_FRAME, background=colours.BACKGROUND, dark=True))
+        self.theme = "msd"
         self.history = History()
         #: Number of redraws so far.
         self.draw_count = 0
+        self.terminal = TerminalSharing(self, owns_servers=owns_servers, on_return=self._request_redraw)
         self._feed = feed
         self._servers = servers
         self._owns_servers = owns_servers
         self._invite = invite
+        self._clock = clock
         self._needs_redraw = True
-        #: True while the shell has the terminal.
-        self._left_terminal = False
-        #: The numbers of the workers in the rows on the screen.
-        self._numbers: list[int] = []
-        #: The widths used by the last redraw.
-        self._widths: tuple[int, ...] = ()
-        #: The content of each widget, to skip updates that change nothing.
-        self._contents: dict[str, object] = {}
+        #: The size of the screen at the last redraw.
+        self._drawn_size = (0, 0)
+        self._workers_view = WorkersView()
+        self._events_view = EventsView()
+        self._row_views: dict[Panel, RowsView] = {
+            view.panel: view for view in (self._workers_view, ClientsView(), FilesView(), self._events_view)
+        }
+        self._rate_view, self._details_view, self._command_view = RateView(), TextView(), TextView()
+        self._views: dict[Panel, PanelView] = {
+            **self._row_views,
+            Panel.RATE: self._rate_view,
+            Panel.DETAILS: self._details_view,
+            Panel.COMMAND: self._command_view,
+        }
+        self._filter_line = FilterLine()
+        #: The panel that has the focus, or had it before the filter.
+        self._focused_view: RowsView = self._workers_view
         #: Called once the console controls the terminal.
         self.on_start: Callable[[], None] = lambda: None
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
         yield Static(id="alarm", markup=False)
-        yield Static(id="heading", markup=False)
-        yield OptionList(id="workers", markup=False)
-        yield Static("Selected worker", classes="label")
-        yield Static(id="selected", markup=False)
-        yield Static("Events, newest first", classes="label")
-        with VerticalScroll(id="events", can_focus=False):
-            yield Static(id="lines", markup=False)
-        yield Static(id="suggestion", classes="label", markup=False)
-        yield Static(id="command", markup=False)
+        yield Container(*self._views.values(), id="panels")
         yield Static(id="keys", markup=False)
+        yield self._filter_line
 
     def on_mount(self) -> None:
+        self._workers_view.focus()
         self.on_start()
 
     def on_ready(self) -> None:
         self.set_interval(REDRAW_INTERVAL_S, self._tick)
 
-    def on_option_list_option_highlighted(self) -> None:
-        self._needs_redraw = True
+    def on_panel_view_moved(self) -> None:
+        self._draw()
 
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        self._toggle(self._numbers[event.option_index])
+    def on_descendant_focus(self) -> None:
+        if isinstance(self.focused, RowsView):
+            self._focused_view = self.focused
+            self._draw()
 
     # Keys.
 
@@ -143,15 +162,45 @@ class ConsoleApp(App[int]):
         if number in numbers:
             self._toggle(number)
         else:
-            text = f"there is no worker {number}: {known_workers(numbers)}"
-            self.history.add(text, time.time(), is_failure=True)
-            self._needs_redraw = True
+            self._report_failure(f"there is no worker {number}: {known_workers(numbers)}")
+
+    def action_toggle_selected(self) -> None:
+        if self._workers_view.number is not None:
+            self._toggle(self._workers_view.number)
+        else:
+            self._report_failure("t toggles one worker: select its row first")
+
+    def action_show_details(self) -> None:
+        if paragraphs := self._focused_view.details(self._known):
+            self.push_screen(Details(paragraphs, self.size.width))
+
+    def action_filter(self) -> None:
+        self._filter_line.open(self._focused_view.panel, self._focused_view.words)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._focused_view.words = event.value
+        self._draw()
+
+    def on_filter_line_closed(self) -> None:
+        self._focused_view.focus()
+
+    def action_sort(self) -> None:
+        self._focused_view.sort()
+        self._draw()
+
+    def action_only_failures(self) -> None:
+        self._events_view.failures = not self._events_view.failures
+        self._draw()
+
+    def action_only_worker(self) -> None:
+        self._events_view.worker = self._workers_view.number if self._events_view.worker is None else None
+        self._draw()
 
     def action_interrupt(self) -> None:
         self.exit(128 + signal.SIGINT)
 
     def action_suspend_process(self) -> None:
-        self._leave_terminal(stop=True)
+        self.terminal.leave(stop=True)
 
     async def action_quit(self) -> None:
         clients = self.history.status.clients if self.history.status else 0
@@ -168,70 +217,43 @@ class ConsoleApp(App[int]):
         self.push_screen(Question(f"{served} Stop the servers anyway?"), on_answer)
 
     def action_show_help(self) -> None:
-        self.push_screen(Help(owns_servers=self._owns_servers, has_link=self._invite is not None))
+        link = "link for a client" if self._invite is not None else "command for a client"
+        self.push_screen(Help(owns_servers=self._owns_servers, link=link))
 
-    def action_show_link(self) -> None:
+    def action_copy_link(self) -> None:
         if self._invite is None:
+            if (suggested := self._suggested) is not None:
+                self.copy_to_clipboard(suggested.command)
+                self.push_screen(CommandShown(suggested, self.size.width))
             return
         try:
             invitation = self._invite()
         except MsdError as error:
-            self.history.add(f"no link for a client: {error}", time.time(), is_failure=True)
-            self._needs_redraw = True
+            self._report_failure(f"no link for a client: {error}")
             return
         self.copy_to_clipboard(invitation.link.text)
         self.push_screen(LinkShown(invitation, self.size.width))
-
-    def action_scroll_events(self, pages: int) -> None:
-        events = self.screen_stack[0].query_one("#events", VerticalScroll)
-        events.scroll_relative(y=pages * max(1, events.size.height - 1), animate=False)
-
-    # Job control.
-
-    def handle_job_control(self) -> None:
-        """Replaces Textual's handlers, whose console would stay stopped after ``fg`` if the shell takes the job of
-        ``msd serve`` for a running one.
-        """
-        loop = asyncio.get_running_loop()
-        # A signal from another program has stopped ``msd serve``, too, and the shell may already continue both.
-        loop.add_signal_handler(signal.SIGTSTP, lambda: self._leave_terminal(stop=not self._owns_servers))
-        loop.add_signal_handler(signal.SIGCONT, lambda: self._leave_terminal(stop=False))
-
-    def _leave_terminal(self, *, stop: bool) -> None:
-        if not self._left_terminal:
-            self._left_terminal = True
-            self.run_worker(self._return_in_foreground(stop=stop))
-
-    async def _return_in_foreground(self, *, stop: bool) -> None:
-        """Leaves the terminal to the shell until the job is in the foreground. With ``stop``, stops the job first."""
-        # Restoring the settings from the background would stop this process.
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        with self.suspend():
-            if stop:
-                # SIGTSTP, not SIGSTOP: the kernel ignores SIGTSTP if no shell could continue the job.
-                signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-                os.killpg(0, signal.SIGTSTP)
-                self.handle_job_control()
-            # Wait before the first check, too: the shell takes the terminal a moment after ``msd serve`` has stopped,
-            # and the handler of the SIGCONT that continued this process must find that the terminal is left.
-            await asyncio.sleep(FOREGROUND_CHECK_INTERVAL_S)
-            while is_in_background(0):
-                await asyncio.sleep(FOREGROUND_CHECK_INTERVAL_S)
-        self._left_terminal = False
-        self._needs_redraw = True
 
     def _toggle(self, number: int) -> None:
         status = self.history.status
         for worker in status.workers if status is not None else ():
             if worker.number == number:
                 self._feed.toggle(number)
-                self.history.add(f"you toggled worker {worker_label(number, worker.name)}", time.time())
-                self._needs_redraw = True
+                text = f"you toggled worker {worker_label(number, worker.name)}"
+                self.history.add(text, self._clock(), worker=number)
+                self._request_redraw()
+
+    def _report_failure(self, text: str) -> None:
+        self.history.add(text, self._clock(), is_failure=True)
+        self._request_redraw()
 
     # Events and drawing.
 
+    def _request_redraw(self) -> None:
+        self._needs_redraw = True
+
     def _tick(self) -> None:
-        now = time.time()
+        now = self._clock()
         for event in self._feed.poll():
             self._needs_redraw = True
             match event:
@@ -243,134 +265,73 @@ class ConsoleApp(App[int]):
                     self.history.on_lost(reason, now, refused=refused)
                 case OrderFailed(text):
                     self.history.add(text, now, is_failure=True)
-        if self._left_terminal:
-            return
+        if self._needs_redraw or self.size != self._drawn_size:
+            self._draw()
+
+    @property
+    def _known(self) -> Known:
+        return Known(self.history, self._clock())
+
+    @property
+    def _suggested(self) -> SuggestedCommand | None:
+        status = self.history.status
+        if status is None:
+            return None
+        return suggested_command(self._servers, status, hosts_for_others("::" if self._servers.status.is_ipv6 else "*"))
+
+    def _draw(self) -> None:
         # While the application exits, its screen or widgets may already be gone.
-        if not self.screen_stack or not self.screen_stack[0].query("#title"):
+        if self.terminal.is_left or not self.screen_stack or not self.screen_stack[0].query("#title"):
             return
-        # Compare every width: after a resize the widgets change size one after another, and a widget becomes narrower
-        # when its scroll bar appears.
-        widths = (self.size.width, self._width_of("#workers"), self._width_of("#events"))
-        if self._needs_redraw or widths != self._widths:
-            self._needs_redraw, self._widths = False, widths
-            with self.batch_update():
-                self._draw(now, *widths)
-
-    def _width_of(self, selector: str) -> int:
-        """Returns a widget's current width in columns."""
-        return self._widget(selector).scrollable_content_region.width or self.size.width
-
-    def _draw(self, now: float, width: int, row_width: int, event_width: int) -> None:
+        self._needs_redraw, self._drawn_size = False, self.size
         self.draw_count += 1
-        history = self.history
-        self._update("title", console_lines.title(history, str(self._servers.status), width))
-        alarm = console_lines.alarm(history)
+        with self.batch_update():
+            self._draw_bars()
+            self._draw_panels()
+
+    def _draw_bars(self) -> None:
+        width = self.size.width
+        alarm = headline.alarm(self.history, width)
         self._widget("#alarm").display = bool(alarm)
-        self._update("alarm", alarm)
-        self._draw_workers(now, row_width)
-        events = Content("\n").join(
-            Content.styled(
-                "\n".join(console_lines.event_lines(event, event_width)), "$text-error" if event.is_failure else ""
-            )
-            for event in history.events
-        )
-        self._update("lines", events)
-        if history.status is not None:
-            hosts = hosts_for_others("::" if self._servers.status.is_ipv6 else "*")
-            suggested = suggested_command(self._servers, history.status, hosts)
-            self._update("suggestion", suggested.title)
-            self._update("command", console_lines.wrap_command(suggested.command, width))
+        self._update("#alarm", alarm)
+        self._update("#title", headline.title(self.history, str(self._servers.status), width))
+        special = self._focused_view.keys
         self._update(
-            "keys", console_lines.keys(width, owns_servers=self._owns_servers, has_link=self._invite is not None)
+            "#keys", headline.keys(width, special, owns_servers=self._owns_servers, has_link=self._invite is not None)
         )
 
-    def _draw_workers(self, now: float, width: int) -> None:
-        rows = self.history.rows(now)
-        workers = self.screen_stack[0].query_one(OptionList)
-        widths = console_lines.columns(rows, width)
-        self._update("heading", console_lines.heading(widths))
-        top = max((rate for row in rows for rate in row.rates), default=0.0)
-        current = self.history.lost_at is None
-        # A worker that joins may shift the rows: the selected worker stays selected.
-        numbers = [row.worker.number for row in rows]
-        index = workers.highlighted
-        if are_others := numbers != self._numbers:
-            selected = self._numbers[index] if index is not None else 0
-            index = numbers.index(selected) if selected in numbers else 0 if rows else None
-            self._numbers = numbers
-        lines = [
-            Content.styled(
-                console_lines.worker_line(row, widths, top, selected=position == index, current=current),
-                "$text-success" if row.is_alive and current else "$text-warning" if current else "$text-muted",
-            )
-            for position, row in enumerate(rows)
-        ]
-        if are_others:
-            workers.clear_options()
-            workers.add_options(lines)
-            workers.highlighted = index
-        elif self._contents.get("workers") != lines:
-            for position, line in enumerate(lines):
-                workers.replace_option_prompt_at_index(position, line)
-        self._contents["workers"] = lines
-        details = [] if index is None else console_lines.details(rows[index], width, current=current)
-        self._update("selected", "\n".join(details))
+    def _draw_panels(self) -> None:
+        known, size = self._known, self.size
+        screen = Screen(size.width, max(0, size.height - BAR_LINES - (self.history.lost_at is not None)))
+        wishes = {Panel.RATE: self._rate_view.wish(known)}
+        for panel, view in self._row_views.items():
+            text = view.contents(known, screen.inner_width(panel))
+            wishes[panel] = view.wish(text)
+            view.set_text(text)
+        # The rows of the focused panel must be known: one of them is described.
+        details = details_panel(self._focused_view.details(known), screen.inner_width(Panel.DETAILS))
+        command = command_panel(self._suggested, screen.inner_width(Panel.COMMAND), has_link=self._invite is not None)
+        for panel, text in ((Panel.DETAILS, details), (Panel.COMMAND, command)):
+            wishes[panel] = Wish(text.height, text.height)
+            self._views[panel].set_text(text)
+        places = arrange(screen, wishes, self._focused_view.panel)
+        if Panel.RATE in places:
+            height = screen.inner_height(places[Panel.RATE])
+            self._rate_view.set_text(self._rate_view.contents(known, screen.inner_width(Panel.RATE), height))
+        for panel, shown in self._views.items():
+            if panel in places:
+                shown.show(places[panel], framed=screen.is_framed)
+            else:
+                shown.hide()
 
-    def _update(self, name: str, content: str | Content) -> None:
-        """Updates a widget if its content has changed."""
-        if self._contents.get(name) != content:
-            self._contents[name] = content
-            self.screen_stack[0].query_one(f"#{name}", Static).update(content)
+    def _update(self, selector: str, text: str) -> None:
+        """Updates a line if it has changed."""
+        line = self.screen_stack[0].query_one(selector, Static)
+        if line.content != text:
+            line.update(text)
 
     def _widget(self, selector: str) -> Widget:
         return self.screen_stack[0].query_one(selector)
 
     def _print_error_renderables(self) -> None:
-        """Prints no traceback: ``run`` raises the exception instead."""
-
-
-def run(servers: Servers, supervisor: int | None = None, invite: Callable[[], Invitation] | None = None) -> int:
-    """Shows the console of ``servers`` until the operator leaves it; returns the exit code. ``supervisor`` is the
-    descriptor of a pipe held open by the ``msd serve`` that started this console; end of file means that ``msd serve``
-    has ended. ``invite`` makes the link for a client, if this console offers one.
-    """
-    # Block signals until the console has taken over the terminal and can restore it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_SIGNALS)
-    # Textual prefers these variables to the terminal's size: with inherited values it would ignore every resize.
-    for name in ("COLUMNS", "LINES"):
-        os.environ.pop(name, None)
-    # Textual draws on standard error, which may be redirected to a file.
-    stderr = os.dup(2)
-    os.dup2(1, 2)
-    feed = StatusFeed(servers)
-    try:
-        app = ConsoleApp(feed, servers, owns_servers=supervisor is not None, invite=invite)
-        app.on_start = lambda: _install_exit_handlers(app, supervisor)
-        code = app.run(mouse=False)
-    finally:
-        feed.close()
-        os.dup2(stderr, 2)
-    if app._exception is not None:
-        raise app._exception
-    if code == EXIT_SERVERS_GONE:
-        raise MsdError("msd serve and its workers ended unexpectedly: start msd serve again")
-    return app.return_code or 0 if code is None else code
-
-
-def _install_exit_handlers(app: ConsoleApp, supervisor: int | None) -> None:
-    """Ends the console on a signal, or when ``msd serve`` ends."""
-    loop = asyncio.get_running_loop()
-    for number in EXIT_SIGNALS:
-        loop.add_signal_handler(number, app.exit, 128 + number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_SIGNALS)
-    app.handle_job_control()
-    if supervisor is None:
-        return
-
-    def on_servers_gone() -> None:
-        loop.remove_reader(supervisor)
-        # The shell has taken the terminal back: ignore SIGTTOU, or restoring the settings would stop this process.
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        app.exit(EXIT_SERVERS_GONE)
-
-    loop.add_reader(supervisor, on_servers_gone)
+        """Prints no traceback: ``run_console`` raises the exception instead."""

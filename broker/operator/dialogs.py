@@ -1,4 +1,4 @@
-"""The console's dialogs: a yes/no question, the help, and the link for a client.
+"""The console's dialogs: a yes/no question, the help, details of a row, and what a friend needs for a download.
 
 They return the operator's answer; ``broker/operator/console_app.py`` acts on it.
 """
@@ -6,6 +6,7 @@ They return the operator's answer; ``broker/operator/console_app.py`` acts on it
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
@@ -15,32 +16,41 @@ from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from msd.broker.operator import colours
+from msd.broker.views.overview import wrap_command
+from msd.broker.views.status_table import SuggestedCommand
 from msd.wire.config.invitations import Invitation
 
-HELP = """\
-1 … 9      shut that worker down, or wake it up
-↑ ↓ Enter  select a worker (›), then shut it down or wake it up
-PgUp PgDn  scroll the events
-{link}q          {quit}
-Ctrl-C     {interrupt}
+CLOSE = "Press any key to close."
+#: Columns that the box of a dialog takes.
+BOX_COLUMNS = 6
 
-● Alive    the worker answers requests
-○ Dead     the worker does not answer; the reason follows
-Alive?     the last known state; server 5 does not answer
-Name Host  of a worker that has joined from elsewhere
-Rst Cli    restarts of the worker's process; clients it serves now
-Rate       bytes per second, and the rates of the last 30 seconds
-Bad        corrupt segments reported / malformed messages and
-           refused connections
+HELP = """\
+Tab, mouse     focus the next panel; a focused panel has a thick frame
+↑ ↓ or j k     select a row (›); PgUp PgDn Home End: pages and ends
+Enter          all details of the selected row, such as why a worker is
+               not alive
+/              show only rows with these words; Esc removes the filter
+s              sort the rows of this panel in another way
+1 … 9, t       shut down or wake up that worker, or the selected one
+l, w           events: only failures; only of the selected worker
+y              {link}
+q              {quit}
+Ctrl-C         {interrupt}
+
+● Alive serves, ○ does not. Alive? is the last known state. Slow hosts
+have less than half the rate of the others for each worker. Errors:
+corrupt segments, malformed messages and refused connections. With
+Shift, the mouse selects text as usual.
 
 Press any key to close."""
 
 
 #: Style rules for the application that opens the dialogs.
-CSS = """
-ModalScreen { align: center middle; }
-.box { width: auto; max-width: 100%; height: auto; max-height: 100%; padding: 1 2; border: round $primary;
-       background: $surface; }
+CSS = f"""
+ModalScreen {{ align: center middle; background: {colours.BACKGROUND} 0%; }}
+.box {{ width: auto; max-width: 100%; height: auto; max-height: 100%; padding: 1 2;
+        border: round {colours.FOCUSED_FRAME}; background: {colours.BACKGROUND}; color: {colours.TEXT}; }}
 """
 
 
@@ -89,18 +99,25 @@ class _Text(_Dialog[None]):
 
 
 class Help(_Text):
-    """Shows the help for keys and columns. If ``owns_servers`` is true, the servers shut down when the console ends.
-    With ``has_link`` the console offers a link for a client.
+    """Shows the help for keys and words. If ``owns_servers`` is true, the servers shut down when the console ends.
+    ``link`` is what ``y`` copies.
     """
 
-    def __init__(self, *, owns_servers: bool, has_link: bool = False) -> None:
+    def __init__(self, *, owns_servers: bool, link: str) -> None:
         leave = "leave this console; the servers keep running"
         text = HELP.format(
-            link="y          copy and show a link for a client\n" if has_link else "",
+            link=f"copy and show the {link}, for a friend",
             quit="stop the servers; asks first if clients were served lately" if owns_servers else leave,
             interrupt="stop the servers at once" if owns_servers else leave,
         )
         super().__init__(text)
+
+
+class Details(_Text):
+    """Shows everything known about a row, one paragraph an entry, on a screen of ``width`` columns."""
+
+    def __init__(self, paragraphs: Sequence[str], width: int) -> None:
+        super().__init__(_wrapped([*paragraphs, CLOSE], min(width, 100)))
 
 
 class LinkShown(_Text):
@@ -112,8 +129,22 @@ class LinkShown(_Text):
             invitation.link.text,
             f"{invitation.terms}: msd download LINK",
             invitation.end,
-            "Press any key to close.",
+            CLOSE,
         )
-        # The box takes six columns.
-        wrapped = ["\n".join(textwrap.wrap(text, max(20, width - 6), break_on_hyphens=False)) for text in paragraphs]
-        super().__init__("\n\n".join(wrapped))
+        super().__init__(_wrapped(paragraphs, width))
+
+
+class CommandShown(_Text):
+    """Shows a command on a screen of ``width`` columns. The caller copies it to the clipboard."""
+
+    def __init__(self, suggested: SuggestedCommand, width: int) -> None:
+        command = "\n".join(wrap_command(suggested.command, width - BOX_COLUMNS))
+        super().__init__(f"{suggested.title}, copied if the terminal allows that\n\n{command}\n\n{CLOSE}")
+
+
+def _wrapped(paragraphs: Sequence[str], width: int) -> str:
+    """Returns paragraphs with blank lines between them, for a box on a screen of ``width`` columns."""
+    lines = [
+        "\n".join(textwrap.wrap(text, max(20, width - BOX_COLUMNS), break_on_hyphens=False)) for text in paragraphs
+    ]
+    return "\n\n".join(lines)

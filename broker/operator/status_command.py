@@ -1,6 +1,6 @@
 """``msd status``: prints the state of the servers, once or after every published snapshot.
 
-Does not format it: see ``broker/views/console_lines.py``. The report's table, which asks for a choice, belongs to the
+Does not format it: see ``broker/views/overview.py``. The report's table, which asks for a choice, belongs to the
 terminal of ``msd serve``.
 """
 
@@ -17,7 +17,7 @@ import msgspec
 from msd.broker.operator.operator_client import OperatorClient
 from msd.broker.status.history import History
 from msd.broker.status.snapshot import as_json
-from msd.broker.views.console_lines import overview
+from msd.broker.views.overview import overview
 from msd.broker.views.status_table import suggested_command
 from msd.wire.config.servers import Servers
 from msd.wire.net.own_addresses import hosts_for_others

@@ -1,7 +1,7 @@
 """Keeps the contents of an operator's console: a pure core.
 
 Collects server 5's snapshots, and the events and rates of its reports. Does not format them: see
-``broker/views/console_lines.py``. ``now`` is wall-clock time in seconds since 1970, used only for display and ordering.
+``broker/views``. ``now`` is wall-clock time in seconds since 1970, used only for display and ordering.
 """
 
 from __future__ import annotations
@@ -12,11 +12,26 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.messages import DownloadStatus, LoggedEvent, Status, StatusReport, WorkerStatus
+from msd.wire.protocol.messages import (
+    DownloadStatus,
+    LoggedEvent,
+    RequestedSelection,
+    Status,
+    StatusReport,
+    WorkerStatus,
+)
 from msd.wire.protocol.states import WantedState, WorkerState
 
 #: Maximum number of events kept.
 MAX_EVENTS = 200
+#: What a worker is about to do, or has been ordered to do, by its state and its wanted state.
+PENDING = {
+    (WorkerState.AWAKE, WantedState.ASLEEP): "going to sleep",
+    (WorkerState.ASLEEP, WantedState.AWAKE): "waking up",
+    (WorkerState.SILENT, WantedState.ASLEEP): "ordered to sleep",
+    (WorkerState.UNREACHABLE, WantedState.ASLEEP): "ordered to sleep",
+    (WorkerState.LOST, WantedState.ASLEEP): "ordered to sleep",
+}
 
 
 class Row(Struct, frozen=True):
@@ -48,21 +63,10 @@ class Row(Struct, frozen=True):
 
     @property
     def remark(self) -> str:
-        """Why the worker is not alive, what it cannot do, or that it is about to change state."""
+        """Why the worker is not alive, what it cannot do, and that it is about to change state."""
         worker = self.worker
-        if self.is_alive:
-            trouble = f"cannot read some files: {worker.reason}" if worker.reason else ""
-            return "going to sleep" if worker.wanted is WantedState.ASLEEP else trouble
-        if worker.state is WorkerState.DEAD:
-            return worker.reason or "restart pending"
-        pending = {
-            (WorkerState.ASLEEP, WantedState.AWAKE): ", waking up",
-            (WorkerState.SILENT, WantedState.ASLEEP): ", ordered to sleep",
-            (WorkerState.UNREACHABLE, WantedState.ASLEEP): ", ordered to sleep",
-            (WorkerState.LOST, WantedState.ASLEEP): ", ordered to sleep",
-        }
-        reason = f": {worker.reason}" if worker.reason else ""
-        return f"{worker.state}{reason}{pending.get((worker.state, worker.wanted), '')}"
+        reason = f"cannot read some files: {worker.reason}" if self.is_alive and worker.reason else worker.reason
+        return ", ".join(filter(None, (reason, PENDING.get((worker.state, worker.wanted)))))
 
 
 class History:
@@ -83,6 +87,9 @@ class History:
         self._received_at = 0.0
         #: The downloads of the clients in the newest report.
         self.downloads: Sequence[DownloadStatus] = ()
+        #: What clients have asked for, and the recent rates of all workers together, in the newest report.
+        self.requested: Sequence[RequestedSelection] = ()
+        self.total_rates: Sequence[float] = ()
         #: The rates of each worker, by number and name: another worker may take the number.
         self._rates: dict[tuple[int, str], list[float]] = {}
         #: The broker (its epoch) that sent the newest event known, and the number of that event.
@@ -104,7 +111,8 @@ class History:
         so the times of its events are converted to this clock.
         """
         self.on_status(report.status, now)
-        self.downloads = report.downloads
+        self.downloads, self.requested = report.downloads, report.requested
+        self.total_rates = report.total_rates
         workers = [(worker.number, worker.name) for worker in report.status.workers]
         self._rates = dict(zip(workers, report.rates, strict=False))
         broker, newest_seq = self._newest_event
@@ -124,9 +132,9 @@ class History:
             self.is_refused = refused
             self.add(f"server 5 {'refuses this operator' if refused else 'lost'}: {reason}", now, is_failure=True)
 
-    def add(self, text: str, now: float, *, is_failure: bool = False) -> None:
+    def add(self, text: str, now: float, *, worker: int | None = None, is_failure: bool = False) -> None:
         """Adds an event of this console."""
-        self._keep([LoggedEvent(time=now, text=text, is_failure=is_failure), *self.events])
+        self._keep([LoggedEvent(time=now, text=text, is_failure=is_failure, worker=worker), *self.events])
 
     def rows(self, now: float) -> list[Row]:
         """The workers in order of their numbers. Uptimes do not advance while server 5 is lost."""

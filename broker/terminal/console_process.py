@@ -18,9 +18,12 @@ from msd.wire.support.output import has_cursor_movement
 
 #: Seconds that the console has after SIGTERM to restore the terminal and exit before it is killed.
 STOP_TIMEOUT_S = 2.0
-#: Escape sequence that undoes the settings of a killed console: turns off the key protocol, focus, paste and size
-#: reports; turns on line wrapping and the cursor; returns to the main screen.
-RESET_SEQUENCE = "\x1b[<u\x1b[?1004l\x1b[?2004l\x1b[?2048l\x1b[?7h\x1b[?25h\x1b[?1049l\r"
+#: Escape sequence that undoes the settings of a killed console: turns off the key protocol and reports of the mouse, of
+#: focus, paste and size; turns on line wrapping and the cursor; returns to the main screen.
+RESET_SEQUENCE = (
+    "\x1b[<u\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1016l\x1b[?1004l\x1b[?2004l\x1b[?2048l"
+    "\x1b[?7h\x1b[?25h\x1b[?1049l\r"
+)
 
 
 class ConsoleProcess:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -55,14 +56,19 @@ def test_serve_on_a_terminal_shows_a_console_that_toggles_and_quits(serving: tup
     before = terminal.press("2")
     terminal.expect("worker 2 fell asleep", before)
     assert states(ports) == ["awake", "asleep", "awake", "awake"]
-    before = terminal.press("\x1b[B\r")  # down and Enter: toggles worker 2 again
+    before = terminal.press("\x1b[Bt")  # down and t: toggles worker 2 again
     terminal.expect("worker 2 woke up", before)
+    command = f"msd download -a 127.0.0.1 -p {' '.join(map(str, ports))}"
+    before = terminal.press("y")  # to the clipboard, by OSC 52
+    terminal.expect(f"\x1b]52;c;{b64encode(command.encode()).decode()}", before)
+    before = terminal.press("x")
+    terminal.expect("? help", before)
     terminal.press("q")
     assert terminal.wait() == 0
     assert is_restored(terminal)
     assert "Traceback" not in terminal.text
     # The command for clients stays on the main screen, where users can copy it.
-    assert f"msd download -a 127.0.0.1 -p {' '.join(map(str, ports))}" in terminal.text[: terminal.text.find(ENTERED)]
+    assert command in terminal.text[: terminal.text.find(ENTERED)]
     assert all(map(is_free, ports))
 
 

@@ -26,7 +26,7 @@ VARYING = (
     (r"^[\d,]+ of [\d,]+\+? files, .*\n(?:In flight: .*\n)?", "FILES\n"),
     (r" in [\d.]+ s, [\d.]+ [KMG]iB/s \((?=[\d,]+ fetched)", " in DURATION AND RATE ("),
     # The status: times, bytes sent, rates, pids, and the order of simultaneous events.
-    (r"^( [●○] .*?) +\d+:\d\d(?::\d\d)?  ( +\d+) +\d+ .*", r"\1 UPTIME \2 CLIENTS SENT"),
+    (r"^([●○] .*?) +\d+:\d\d(?::\d\d)?  ( +\d+) +\d+ .*", r"\1 UPTIME \2 CLIENTS SENT"),
     (r" · [^·]+ · (?=\d+ files$)", " · RATE · "),
     (r"\b\d+ clients? served", "CLIENTS"),
     (r"process \d+", "process NUMBER"),

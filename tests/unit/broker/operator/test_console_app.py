@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from textual.events import Key, Resize
-from textual.geometry import Size
+from textual.events import Key
 from textual.pilot import Pilot
 
 from msd.broker.operator.console_app import REDRAW_INTERVAL_S, ConsoleApp
@@ -22,8 +21,10 @@ from msd.wire.config.links import Link
 from msd.wire.config.servers import Servers
 from msd.wire.errors import DiskError
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.messages import LoggedEvent, StatusReport
 from msd.wire.protocol.states import WorkerState
 from tests.processes import TIMEOUT
+from tests.unit.broker.views.test_client_rows import download
 from tests.unit.snapshots import PORTS, report, snapshot, with_worker
 
 SERVERS = Servers(Endpoint("127.0.0.1", 39223), {}, pinned=False)
@@ -122,17 +123,22 @@ def test_y_copies_and_shows_the_link_for_a_client() -> None:
         await driver.expect("msd://192.0.2.7/film#")
         assert driver.app.clipboard == invitation.link.text
         await driver.pilot.press("y")
-        await driver.expect("y link for a client")
-        assert "msd://" not in driver.text
+        await driver.wait_until("the link to disappear", lambda: "msd://" not in driver.text)
+        await driver.expect("y copies a link that includes a key")
 
     run_console(steps, invite=invite)
 
 
-def test_a_console_without_a_link_does_not_offer_one() -> None:
+def test_without_a_link_y_copies_the_command_for_a_client() -> None:
+    command = "msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223"
+
     async def steps(driver: ConsoleDriver) -> None:
         await driver.pilot.press("y")
-        await driver.expect("q stop the servers")
+        await driver.expect("Command for a client, copied if the terminal allows that")
+        assert driver.app.clipboard == command
         assert "link" not in driver.text
+        await driver.pilot.press("y")
+        await driver.wait_until("the dialog to close", lambda: len(driver.app.screen_stack) == 1)
 
     run_console(steps)
 
@@ -146,7 +152,7 @@ def test_a_digit_toggles_the_worker_with_that_number_if_it_exists() -> None:
         await driver.expect("you toggled worker 4")
         status = snapshot(WorkerState.AWAKE, WorkerState.ASLEEP)
         await driver.receive(report(status, "worker 2 fell asleep"), "worker 2 fell asleep")
-        assert "○  2 27215 Dead: asleep" in driver.text
+        assert "○    2 Asleep 27215" in driver.text
 
     run_console(steps)
 
@@ -168,14 +174,14 @@ def test_a_worker_that_joins_does_not_change_the_selection() -> None:
         status = snapshot()
         await driver.receive(replace(snapshot(), workers=[status.workers[0], status.workers[3]]), "2 of 2 alive")
         await driver.pilot.press("down")
-        await driver.expect("›●  4")
+        await driver.expect("›●    4")
         await driver.receive(snapshot(), "4 of 4 alive")
-        await driver.expect("›●  4")
-        await driver.pilot.press("enter")
+        await driver.expect("›●    4")
+        await driver.pilot.press("t")
         await driver.expect("you toggled worker 4")
         assert driver.feed.toggled == [4]
         await driver.receive(replace(snapshot(), workers=status.workers[:2]), "2 of 2 alive")
-        await driver.expect("›●  1")
+        await driver.expect("›●    1")
 
     run_console(steps)
 
@@ -185,20 +191,35 @@ def test_without_workers_the_console_shows_how_to_start_one() -> None:
         await driver.receive(snapshot(workers=[], catalogue=b"", files=0), "no workers yet")
         await driver.expect("Command for a worker on any machine")
         await driver.expect("msd worker --join 127.0.0.1:39223 PATH")
-        await driver.pilot.press("1", "enter")
+        await driver.pilot.press("1", "t", "enter")
+        await driver.expect("! t toggles one worker: select its row first")
         await driver.expect("! there is no worker 1: no worker has joined yet")
         assert driver.feed.toggled == []
 
     run_console(steps)
 
 
-def test_arrows_select_a_worker_and_enter_toggles_it() -> None:
+def test_arrows_and_letters_select_a_worker_and_t_toggles_it() -> None:
     async def steps(driver: ConsoleDriver) -> None:
-        await driver.expect("›●  1")
-        await driver.pilot.press("down", "down")
-        await driver.expect("›●  3")
-        await driver.pilot.press("enter", "up", "enter")
-        assert driver.feed.toggled == [3, 2]
+        await driver.expect("›●    1")
+        await driver.pilot.press("down", "j")
+        await driver.expect("›●    3")
+        await driver.pilot.press("t", "k", "t", "up", "up", "t")
+        assert driver.feed.toggled == [3, 2, 1]
+
+    run_console(steps)
+
+
+def test_enter_says_why_a_worker_does_not_serve_and_toggles_nothing() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        failed = with_worker(snapshot(WorkerState.AWAKE, WorkerState.FAILED), 2, reason="exited with code 1")
+        await driver.receive(failed, "        exited with code 1")
+        await driver.pilot.press("down", "enter")
+        await driver.expect("Worker 2: Failed: exited with code 1")
+        assert "It does not serve: its process has ended too often." in driver.text
+        await driver.pilot.press("t")
+        await driver.wait_until("the dialog to close", lambda: len(driver.app.screen_stack) == 1)
+        assert driver.feed.toggled == []
 
     run_console(steps)
 
@@ -208,11 +229,88 @@ def test_64_workers_scroll_on_a_terminal_of_80_by_24() -> None:
         status = snapshot(*[WorkerState.AWAKE] * 4)
         workers = [replace(status.workers[0], number=n, endpoint=f"tcp://127.0.0.1:{19000 + n}") for n in range(1, 65)]
         await driver.receive(replace(status, workers=workers), "64 of 64 alive")
-        await driver.expect("● 12 19012 Alive")
+        await driver.expect("●    9 Alive 19009")
+        await driver.expect("rows 1 to 11 of 64")
         await driver.expect("Command for a client")
-        await driver.pilot.press("end", "enter")
-        await driver.expect("›● 64 19064 Alive")
+        await driver.pilot.press("end", "t")
+        await driver.expect("›●   64 Alive 19064")
+        await driver.expect("rows 54 to 64 of 64")
         assert driver.feed.toggled == [64]
+        await driver.pilot.press("home", "pagedown")
+        await driver.expect("›●   11 Alive 19011")
+
+    run_console(steps)
+
+
+def test_tab_and_the_mouse_focus_the_other_panels() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(report(snapshot(), downloads=[download(number=n, client=f"c{n}") for n in range(3)]), "c2")
+        await driver.expect("━Workers")
+        await driver.pilot.press("tab", "down")
+        await driver.expect("━Clients")
+        await driver.expect("›c1")
+        await driver.pilot.press("enter")
+        await driver.expect("Client c1 at 192.0.2.7")
+        await driver.pilot.press("x")
+        await driver.wait_until("the dialog to close", lambda: len(driver.app.screen_stack) == 1)
+        lines = driver.text.split("\n")
+        (y,) = (number for number, line in enumerate(lines) if "35416" in line and "Alive" in line)
+        await driver.pilot.click(offset=(10, y))
+        await driver.expect("━Workers")
+        await driver.expect("›●    3")
+        await driver.pilot.press("t")
+        assert driver.feed.toggled == [3]
+
+    run_console(steps)
+
+
+def test_a_filter_applies_to_the_focused_panel_until_it_is_removed() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(
+            report(snapshot(), "worker 1 woke up", "worker 12 woke up", "sharing"), "worker 12 woke up"
+        )
+        await driver.pilot.press("shift+tab", "slash", *"worker", "space", "1")
+        await driver.wait_until("the filter", lambda: "sharing" not in driver.text)
+        assert "Events: newest first, filter: worker 1" in driver.text
+        await driver.pilot.press("enter")
+        await driver.expect("? help")
+        assert driver.feed.toggled == []
+        await driver.pilot.press("slash", "escape")
+        await driver.expect("sharing")
+        await driver.pilot.press("slash", *"nothing", "enter")
+        await driver.expect("no event matches")
+
+    run_console(steps)
+
+
+def test_events_are_limited_to_failures_and_to_the_selected_worker() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        events = [
+            LoggedEvent(seq=3, time=3.0, text="worker 2 died", is_failure=True, worker=2),
+            LoggedEvent(seq=2, time=2.0, text="worker 2 woke up", is_failure=False, worker=2),
+            LoggedEvent(seq=1, time=1.0, text="sharing 3 files", is_failure=False),
+        ]
+        await driver.receive(StatusReport(rid=1, status=snapshot(), time=3.0, events=events), "sharing 3 files")
+        await driver.pilot.press("l")
+        await driver.wait_until("the limit", lambda: "woke up" not in driver.text)
+        await driver.expect("Events: failures only")
+        await driver.pilot.press("l", "down", "w")
+        await driver.expect("Events: worker 2 only")
+        assert "woke up" in driver.text
+        assert "sharing" not in driver.text
+        await driver.pilot.press("w")
+        await driver.expect("sharing 3 files")
+
+    run_console(steps)
+
+
+def test_s_sorts_the_rows_of_the_focused_panel() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        downloads = [download(number=1, client="fast", received=1), download(number=2, client="big", rate=1.0)]
+        await driver.receive(report(snapshot(), downloads=downloads), "fastest first")
+        await driver.pilot.press("tab", "s")
+        await driver.expect("most bytes first")
+        assert driver.text.index("big ") < driver.text.index("fast ")
 
     run_console(steps)
 
@@ -221,9 +319,9 @@ def test_the_selection_stays_when_a_worker_changes_its_state() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         await driver.pilot.press("down")
         await driver.receive(
-            snapshot(WorkerState.AWAKE, WorkerState.SILENT, WorkerState.AWAKE, WorkerState.AWAKE), "Dead: silent"
+            snapshot(WorkerState.AWAKE, WorkerState.SILENT, WorkerState.AWAKE, WorkerState.AWAKE), "Not responding"
         )
-        await driver.expect("›○  2")
+        await driver.expect("›○    2")
 
     run_console(steps)
 
@@ -305,42 +403,16 @@ def test_two_keys_in_quick_succession_close_only_the_dialog(opening_key: str, te
 def test_the_console_adapts_to_the_size_of_the_terminal() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         reason = "killed by SIGKILL, because memory ran out"
-        await driver.receive(with_worker(snapshot(WorkerState.DEAD), 1, reason=reason), "Dead: killed b…")
-        assert f"1 Dead: {reason}" in driver.text  # the selected worker's details show the whole reason
+        await driver.receive(with_worker(snapshot(WorkerState.DEAD), 1, reason=reason), f"        {reason}")
         await driver.pilot.resize_terminal(200, 60)
-        await driver.expect(f"Dead: {reason}")
+        await driver.expect(f"Restarting: {reason}")
         assert len(driver.text.split("\n")) == 60
         await driver.pilot.resize_terminal(80, 24)
-        await driver.expect("Dead: killed b…")
+        await driver.expect(f"        {reason}")
         assert {len(line) for line in driver.text.split("\n")} == {80}
         await driver.pilot.resize_terminal(20, 5)
-        await driver.expect("msd · 127.0")
-
-    run_console(steps)
-
-
-def test_a_redraw_during_a_resize_is_repeated_when_all_widgets_have_their_new_size() -> None:
-    async def steps(driver: ConsoleDriver) -> None:
-        dead = with_worker(snapshot(WorkerState.DEAD), 1, reason="killed by SIGKILL, because memory ran out")
-        await driver.receive(dead, "Dead: killed by SIGKILL, because")
-        await driver.expect("›○")
-        await driver.wait_until("the redraw", lambda: not driver.app._needs_redraw)
-        driver.app.post_message(Resize(Size(80, 24), Size(80, 24)))
-        while driver.app.size.width != 80:
-            await asyncio.sleep(0)
-        assert driver.app.query_one("#workers").size.width == 200
-        # Simulate the redraw timer firing while the widgets still have their old widths.
-        driver.app._tick()
-        await driver.expect("Dead: killed b…")
-
-    run_console(steps, size=(200, 60))
-
-
-def test_events_are_wrapped_to_the_width_beside_a_scroll_bar() -> None:
-    async def steps(driver: ConsoleDriver) -> None:
-        # Each event, with its time of day, is exactly as wide as the terminal without a scroll bar.
-        driver.feed.queued += [OrderFailed("x" * (80 - 11))] * 30
-        await driver.expect("\n" + " " * 11 + "x ")
+        await driver.expect("0 of 1 alive")
+        await driver.expect("Restarting")
 
     run_console(steps)
 
@@ -350,7 +422,7 @@ def test_ports_client_command_and_keys_are_visible_at_80_by_24() -> None:
         lines = driver.text.split("\n")
         assert [str(port) in driver.text for port in PORTS] == [True] * 4
         assert "msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223" in driver.text
-        assert lines[-1].startswith("1…9 shut down/wake up")
+        assert lines[-1].startswith("1…9 toggle")
         assert lines[-1].rstrip().endswith("? help")
 
     run_console(steps)
@@ -359,7 +431,7 @@ def test_ports_client_command_and_keys_are_visible_at_80_by_24() -> None:
 def test_on_a_narrow_terminal_no_column_and_no_key_is_cut_off() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         lines = driver.text.split("\n")
-        assert next(line for line in lines if " Port " in line).split()[-1] == "Bad"
+        assert next(line for line in lines if " Port " in line).split()[-1] == "Errors"
         assert lines[-1].rstrip().endswith("? help")
 
     run_console(steps, size=(70, 20))
@@ -368,10 +440,10 @@ def test_on_a_narrow_terminal_no_column_and_no_key_is_cut_off() -> None:
 def test_with_64_workers_the_selected_one_and_the_footer_are_visible() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         await driver.receive(snapshot(*[WorkerState.AWAKE] * 64), "64 of 64 alive")
-        await driver.pilot.press("up")
-        await driver.expect("›● 64")
+        await driver.pilot.press("end")
+        await driver.expect("›●   64")
         await driver.expect("? help")
-        await driver.pilot.press("enter")
+        await driver.pilot.press("t")
         assert driver.feed.toggled == [64]
 
     run_console(steps)
@@ -383,7 +455,8 @@ def test_a_dead_worker_is_shown_with_the_reason_until_it_is_restarted() -> None:
         text = "worker 2 died: killed by SIGKILL"
         await driver.receive(report(dead, text, is_failure=True), f"! {text}")
         assert "1 of 2 alive" in driver.text
-        assert "○  2 27215 Dead: killed b…" in driver.text
+        assert "○    2 Restarting 27215" in driver.text
+        assert "        killed by SIGKILL " in driver.text
         status = snapshot(WorkerState.AWAKE, WorkerState.AWAKE)
         await driver.receive(report(status, text, "worker 2 is restarting"), "worker 2 is restarting")
         assert "2 of 2 alive" in driver.text
@@ -396,7 +469,7 @@ def test_an_alarm_is_shown_until_server_5_answers_again() -> None:
         await driver.receive(
             Server5Lost("server 5 at 127.0.0.1:39223 does not answer"), "! SERVER 5 HAS NOT ANSWERED since "
         )
-        assert driver.text.count("Alive? ") == 5  # four rows, and the details of the selected worker
+        assert driver.text.count("Alive? ") == 4
         assert "server 5 lost" in driver.text
         await driver.receive(snapshot(epoch=2), "server 5 restarted")
         await driver.wait_until("the alarm to disappear", lambda: "HAS NOT ANSWERED" not in driver.text)
@@ -424,7 +497,7 @@ def test_events_from_before_the_console_started_are_shown() -> None:
         assert driver.text.count("worker 4 woke up") == 1
         assert "█" in driver.text
 
-    run_console(steps)
+    run_console(steps, size=(100, 24))
 
 
 def test_q_does_not_ask_while_server_5_does_not_answer() -> None:
@@ -451,6 +524,7 @@ def test_markup_in_messages_is_shown_literally() -> None:
         for seq, text in enumerate(("[bold]x[/bold]", "[/]", "$error", "[link=a]")):
             status = with_worker(snapshot(WorkerState.DEAD), 1, reason=text)
             await driver.receive(report(status, *["x"] * seq, f"worker 1 died: {text}"), f"worker 1 died: {text}")
+            await driver.expect(f"Restarting: {text} ")
             await driver.receive(snapshot(), "4 of 4 alive")
 
     run_console(steps, size=(160, 24))

@@ -10,7 +10,8 @@ from textual.app import App
 from textual.screen import ModalScreen
 
 from msd.broker.operator import dialogs
-from msd.broker.operator.dialogs import Help, LinkShown, Question
+from msd.broker.operator.dialogs import CommandShown, Details, Help, LinkShown, Question
+from msd.broker.views.status_table import SuggestedCommand
 from msd.wire.config.invitations import Invitation
 from msd.wire.config.links import Link
 from msd.wire.net.endpoints import Endpoint
@@ -57,18 +58,18 @@ def test_only_y_n_escape_and_q_answer_a_question(key: str, result: list[bool]) -
 
 @pytest.mark.parametrize("key", ["x", "escape", "enter", "1"])
 def test_any_key_closes_the_help(key: str) -> None:
-    assert answer(Help(owns_servers=True), key).results == [None]
+    assert answer(Help(owns_servers=True, link="link"), key).results == [None]
 
 
 def test_the_help_says_what_happens_to_the_servers() -> None:
-    own, other = answer(Help(owns_servers=True)).text, answer(Help(owns_servers=False)).text
+    own, other = (answer(Help(owns_servers=owns, link="command")).text for owns in (True, False))
     assert "stop the servers at once" in own
     assert other.count("leave this console; the servers keep running") == 2
     for text in (own, other):
         assert "Press any key to close." in text
         assert "link" not in text
-    text = answer(Help(owns_servers=True, has_link=True)).text
-    assert "y          copy and show a link for a client" in text
+    text = answer(Help(owns_servers=True, link="link for a client")).text
+    assert "copy and show the link for a client, for a friend" in text
     assert "Press any key to close." in text, "the help fits the smallest screen"
 
 
@@ -79,4 +80,22 @@ def test_the_link_is_shown_in_full_with_its_terms_until_a_key_is_pressed() -> No
     assert link.text in shown
     assert "the holder of this link may download the folder films/" in shown
     assert "msd keys revoke serve-1" in shown
+    assert app.results == [None]
+
+
+def test_a_command_is_shown_so_that_it_can_be_pasted() -> None:
+    command = f"msd download NAME --server5 192.0.2.5:39223 --server-key {'f' * 64}"
+    app = answer(CommandShown(SuggestedCommand("Command for a client", command), 80), "x")
+    lines = [line.strip(" │") for line in app.text.splitlines()]
+    assert "Command for a client, copied if the terminal allows that" in lines
+    start = lines.index("msd download NAME --server5 192.0.2.5:39223 --server-key \\")
+    assert lines[start + 1] == "f" * 64
+    assert app.results == [None]
+
+
+def test_details_are_wrapped_between_words() -> None:
+    app = answer(Details(["Worker 3: Failed", "It does not serve. " * 9], 80), "x")
+    lines = [line.strip(" │") for line in app.text.splitlines()]
+    assert "Worker 3: Failed" in lines
+    assert {line.split(" ")[-1] for line in lines if line.startswith("It does")} <= {"It", "does", "not", "serve."}
     assert app.results == [None]

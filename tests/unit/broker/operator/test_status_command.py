@@ -13,7 +13,7 @@ from msd.wire.errors import NoAnswerError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import StatusReport
 from msd.wire.protocol.states import WorkerState
-from tests.unit.broker.views.test_downloads_table import download
+from tests.unit.broker.views.test_client_rows import download
 from tests.unit.snapshots import report, snapshot
 
 SERVERS = Servers(Endpoint("127.0.0.1", 39223), {}, pinned=False)
@@ -51,7 +51,7 @@ def test_the_status_is_one_table_which_asks_for_nothing(capsys: pytest.CaptureFi
     status_command.show(SERVERS, json=False, watch=False)
     text = capsys.readouterr().out
     assert text.startswith("4 of 4 alive · 0 clients served")
-    assert [line.split()[2] for line in text.splitlines() if "Alive" in line] == ["21018", "27215", "35416", "19222"]
+    assert [line.split()[3] for line in text.splitlines() if "Alive" in line] == ["21018", "27215", "35416", "19222"]
     assert "enter" not in text
     assert "worker 2 woke up\n" in text
     assert "\nlaptop film.mkv " in text

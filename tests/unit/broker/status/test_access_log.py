@@ -18,7 +18,7 @@ from msd.broker.status.downloads import DownloadEnded
 from msd.wire.errors import UsageError
 from msd.wire.protocol.states import DownloadState
 from tests.processes import wait_for
-from tests.unit.broker.views.test_downloads_table import download
+from tests.unit.broker.views.test_client_rows import download
 
 BROKEN, DONE = DownloadState.BROKEN, DownloadState.DONE
 

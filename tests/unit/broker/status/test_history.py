@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from msd.broker.status.history import MAX_EVENTS, History, newest
-from msd.broker.views import console_lines
+from msd.broker.views.overview import overview
 from msd.broker.views.status_table import SuggestedCommand
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import WantedState, WorkerState
@@ -90,23 +90,23 @@ def test_a_stale_snapshot_is_ignored() -> None:
     [
         (WorkerState.AWAKE, {}, ""),
         (WorkerState.AWAKE, {"wanted": WantedState.ASLEEP}, "going to sleep"),
-        (WorkerState.ASLEEP, {}, "asleep"),
-        (WorkerState.ASLEEP, {"wanted": WantedState.AWAKE}, "asleep, waking up"),
-        (WorkerState.SILENT, {"wanted": WantedState.ASLEEP}, "silent, ordered to sleep"),
+        (WorkerState.ASLEEP, {}, ""),
+        (WorkerState.ASLEEP, {"wanted": WantedState.AWAKE}, "waking up"),
+        (WorkerState.SILENT, {"wanted": WantedState.ASLEEP}, "ordered to sleep"),
         (
             WorkerState.UNREACHABLE,
             {"reason": "no route", "wanted": WantedState.ASLEEP},
-            "unreachable: no route, ordered to sleep",
+            "no route, ordered to sleep",
         ),
-        (WorkerState.LOST, {"reason": "it has left"}, "lost: it has left"),
+        (WorkerState.LOST, {"reason": "it has left"}, "it has left"),
         (
             WorkerState.LOST,
             {"reason": "it has left", "wanted": WantedState.ASLEEP},
-            "lost: it has left, ordered to sleep",
+            "it has left, ordered to sleep",
         ),
-        (WorkerState.DEAD, {}, "restart pending"),
+        (WorkerState.DEAD, {}, ""),
         (WorkerState.DEAD, {"reason": "killed by SIGKILL"}, "killed by SIGKILL"),
-        (WorkerState.FAILED, {"reason": "exited with code 1"}, "failed: exited with code 1"),
+        (WorkerState.FAILED, {"reason": "exited with code 1"}, "exited with code 1"),
     ],
 )
 def test_the_remark_of_each_state(state: WorkerState, values: dict[str, object], remark: str) -> None:
@@ -128,7 +128,7 @@ def test_clients_connecting_and_disconnecting_do_not_displace_failures() -> None
         history.add("client connected: now serving 1", NOW)
     assert len(history.events) == MAX_EVENTS
     assert texts(history)[-1] == "worker 1 died"
-    assert "worker 1 died" in console_lines.overview(history, SuggestedCommand("Command for a client", "msd"), 80, NOW)
+    assert "worker 1 died" in overview(history, SuggestedCommand("Command for a client", "msd"), 80, NOW)
 
 
 def test_failures_do_not_displace_all_other_events() -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from msd.broker.views.downloads_table import downloads_table
+from msd.broker.views.client_rows import FASTEST, ORDERS, client_details, clients_panel, downloads_table
+from msd.broker.views.panel_text import Tone
 from msd.wire.protocol.messages import DownloadStatus
 from msd.wire.protocol.states import DownloadState
+from msd.wire.support.units import format_time
 
 MIB, GIB = 1 << 20, 1 << 30
 WIDTH = 80
@@ -93,4 +95,52 @@ def test_every_line_fits(width: int) -> None:
     assert len(lines) == 12
     assert max(map(len, lines)) <= width
     assert "\x1b" not in "".join(lines)
-    assert lines[1].startswith("nnnnnnnnnnnnnn")
+    assert lines[1].startswith("nnnnnnn")
+
+
+def keys(order: str = FASTEST, words: str = "", *downloads: DownloadStatus) -> list[object]:
+    return [line.key for line in clients_panel(downloads, WIDTH, words, order).lines]
+
+
+def test_the_console_sorts_clients_and_puts_ended_ones_last() -> None:
+    fast = download(number=1, client="b", rate=9.0 * MIB, received=1, seconds=5.0)
+    big = download(number=2, client="c", rate=1.0 * MIB, received=9, seconds=1.0)
+    old = download(number=3, client="a", rate=2.0 * MIB, received=2, seconds=9.0)
+    done = download(number=4, client="A", rate=99.0 * MIB, received=99, seconds=99.0, state=DownloadState.DONE)
+    expected = {"fastest first": [1, 3, 2, 4], "most bytes first": [2, 3, 1, 4]}
+    expected |= {"longest first": [3, 1, 2, 4], "by name": [3, 1, 2, 4]}
+    assert {order: keys(order, "", fast, big, old, done) for order in ORDERS} == expected
+
+
+def test_the_console_filters_clients_by_all_that_a_row_says() -> None:
+    first, second = download(number=1), download(number=2, client="attic", selection="photos/", host="192.0.2.9")
+    for words in ("attic", "PHOTOS", "192.0.2.9"):
+        assert keys(FASTEST, words, first, second) == [2]
+
+
+def test_the_console_says_why_it_shows_no_client() -> None:
+    assert "no client downloads at present" in clients_panel([], WIDTH).lines[0].text
+    assert "2 clients served, but none says" in clients_panel([], WIDTH, served=2).lines[0].text
+    assert "no client matches" in clients_panel([download()], WIDTH, "x").lines[0].text
+
+
+def test_the_end_of_a_download_is_a_word_and_not_only_a_colour() -> None:
+    done, broken = download(state=DownloadState.DONE), download(state=DownloadState.BROKEN)
+    text = clients_panel([done, broken], WIDTH)
+    assert [line.text.split()[-3] for line in text.lines] == ["done", "broken"]
+    assert [line.tone for line in text.lines] == [Tone.MUTED, Tone.BAD]
+    assert text.titles[-1] == "Clients: 0 downloads"
+
+
+def test_the_details_say_everything_about_a_download() -> None:
+    text = " ".join(client_details(download(peers=2, peer_bytes=GIB, passes_on=True, silent_seconds=2.0), 1000.0))
+    for part in (
+        "Client laptop at 192.0.2.7: 38.2 MiB/s",
+        "downloads film.mkv (1 file)",
+        "37 % of 8.0 GiB verified (3,221,225,472 bytes)",
+        f"since {format_time(937.0)}, for 1:03",
+        "from 4 workers and 2 peers",
+        "3.0 GiB received, 1.0 GiB of them from peers",
+        "passes on what it has to other clients",
+    ):
+        assert part in text

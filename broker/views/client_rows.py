@@ -1,0 +1,145 @@
+"""The clients' downloads as rows, for the console and ``msd status``. Pure.
+
+``broker/status/downloads.py`` has sorted them by their rates. Widths are in columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msd.broker.status.downloads import ENDED, SILENT_S
+from msd.broker.views.columns import Cells, Column, fit, heading, line
+from msd.broker.views.panel_text import Line, PanelText, Tone, matches, note, titles
+from msd.wire.protocol.messages import DownloadStatus
+from msd.wire.protocol.states import DownloadState
+from msd.wire.support.presentable_names import presentable
+from msd.wire.support.units import format_count, format_duration, format_rate, format_size, format_time
+
+CLIENT, SELECTION, VERIFIED, RATE, TIME = "Client", "Downloads", "Verified", "Rate", "For"
+WORKERS, PEERS, PASSES_ON = "Workers", "Peers", "Passes on"
+#: The columns. Those for peers are shown if there are any.
+COLUMNS = (
+    Column(CLIENT, 20, most=64, is_left=True),
+    Column(SELECTION, 16, rank=2, most=120, is_left=True),
+    Column(VERIFIED, 17, rank=3),
+    Column(RATE, 12, rank=1),
+    Column(TIME, 7, rank=6),
+    Column(WORKERS, 7, rank=5),
+    Column(PEERS, 5, rank=4),
+    Column(PASSES_ON, 9, rank=7),
+)
+#: How the console can sort clients.
+ORDERS: Mapping[str, Callable[[DownloadStatus], Any]] = {
+    "fastest first": lambda each: -each.rate,
+    "most bytes first": lambda each: -each.received,
+    "longest first": lambda each: -each.seconds,
+    "by name": lambda each: each.client,
+}
+FASTEST = next(iter(ORDERS))
+
+
+def downloads_table(downloads: Sequence[DownloadStatus], width: int, count: int) -> list[str]:
+    """Returns a heading and a line for each of the first ``count`` downloads that have not ended, and a line for the
+    others; no line if there is none.
+    """
+    running = [each for each in downloads if each.state not in ENDED]
+    if not running:
+        return []
+    # A line that says that there is one more is as long as that one.
+    shown = running if len(running) <= count + 1 else running[:count]
+    head, lines = _table(shown, width)
+    if rest := running[len(shown) :]:
+        rate = format_rate(sum(each.rate for each in rest))
+        lines.append(f"{format_count(len(rest), 'other client')}, together at {rate}"[:width])
+    return [head, *lines]
+
+
+def clients_panel(
+    downloads: Sequence[DownloadStatus], width: int, words: str = "", order: str = FASTEST, *, served: int = 0
+) -> PanelText:
+    """Returns the downloads that match ``words``, sorted by ``order``; those that have ended are at the end. ``served``
+    is the number of clients that workers serve; old ones do not report.
+    """
+    running = sum(each.state not in ENDED for each in downloads)
+    shown = [each for each in downloads if matches(words, each.client, each.host, each.selection, _rate_text(each))]
+    shown.sort(key=lambda each: (each.state in ENDED, ORDERS[order](each), each.number))
+    names = titles("Clients", format_count(running, "download"), order, words)
+    if not shown:
+        unknown = f"{format_count(served, 'client')} served, but none says what it downloads"
+        return note(
+            names, "no client matches" if words else unknown if served else "no client downloads at present", width
+        )
+    head, lines = _table(shown, width - 1)
+    return PanelText(
+        names,
+        [Line(each.number, f" {text}", _tone(each)) for each, text in zip(shown, lines, strict=True)],
+        f" {head}",
+    )
+
+
+def client_details(download: DownloadStatus, now: float) -> list[str]:
+    """Returns everything known about a download, one paragraph an entry. ``now`` is in seconds since 1970."""
+    seconds = download.seconds + download.silent_seconds
+    began = f"since {format_time(max(0.0, now - seconds))}, for {format_duration(seconds)}"
+    verified = f"{_part(download)} of {format_size(download.total)} verified ({download.bytes:,} bytes)"
+    sources = f"from {format_count(download.workers, 'worker')} and {format_count(download.peers, 'peer')}"
+    received = f"{format_size(download.received)} received, {format_size(download.peer_bytes)} of them from peers"
+    passes_on = "passes on what it has to other clients" if download.passes_on else "passes nothing on"
+    return [
+        f"Client {presentable(download.client)} at {download.host}: {_rate_text(download)}",
+        f"downloads {presentable(download.selection)} ({format_count(download.files, 'file')})",
+        f"{verified} · {began}",
+        f"{sources} · {received} · {passes_on}",
+    ]
+
+
+def _table(downloads: Sequence[DownloadStatus], width: int) -> tuple[str, list[str]]:
+    """Returns the heading and a line for each download."""
+    left_out = {
+        *(() if any(each.passes_on for each in downloads) else (PASSES_ON,)),
+        *(() if any(each.peers for each in downloads) else (PEERS,)),
+    }
+    columns = [column for column in COLUMNS if column.name not in left_out]
+    cells = [_cells(each) for each in downloads]
+    widths = fit(columns, cells, width)
+    return heading(columns, widths), [line(columns, each, widths) for each in cells]
+
+
+def _cells(download: DownloadStatus) -> Cells:
+    return {
+        CLIENT: presentable(download.client),
+        SELECTION: presentable(download.selection),
+        VERIFIED: f"{_part(download)} of {format_size(download.total)}",
+        RATE: _rate_text(download),
+        TIME: format_duration(download.seconds + download.silent_seconds),
+        WORKERS: f"{download.workers:,}",
+        PEERS: f"{download.peers:,}",
+        PASSES_ON: "yes" if download.passes_on else "no",
+    }
+
+
+def _part(download: DownloadStatus) -> str:
+    return f"{download.bytes * 100 // download.total} %" if download.bytes < download.total else "100 %"
+
+
+def _rate_text(download: DownloadStatus) -> str:
+    """Returns the rate, or why there is none."""
+    match download.state:
+        case DownloadState.DONE:
+            return "done"
+        case DownloadState.BROKEN:
+            return "broken"
+        case DownloadState.FINISHING:
+            return "finishing"
+    if download.silent_seconds >= SILENT_S:
+        return f"silent {format_duration(download.silent_seconds)}"
+    return format_rate(download.rate) if download.rate >= 0.5 else "waiting"
+
+
+def _tone(download: DownloadStatus) -> Tone:
+    if download.state is DownloadState.DONE:
+        return Tone.MUTED
+    if download.state is DownloadState.BROKEN:
+        return Tone.BAD
+    return Tone.WARNING if download.silent_seconds >= SILENT_S else Tone.NORMAL
