@@ -144,7 +144,8 @@ class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
     ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is the average
     rate of received and verified bytes since the first request, in bytes per second. ``wasted_bytes`` were received but
     are duplicate, corrupt or of an earlier version. ``zero_bytes`` of ``reused_bytes`` are zeros, which a new file has
-    from the beginning. ``files`` is None in a download of a single file; ``total`` is then its size. Of several files,
+    from the beginning. ``received_bytes`` came over the network, the wasted ones included. ``files`` is None in a
+    download of a single file; ``total`` is then its size. Of several files,
     ``total`` is the number of bytes that are to be fetched as far as it is known.
     """
 
@@ -157,6 +158,7 @@ class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
     workers: tuple[WorkerProgress, ...]
     zero_bytes: int = 0
     files: FilesProgress | None = None
+    received_bytes: int = 0
 
     @property
     def is_complete(self) -> bool:

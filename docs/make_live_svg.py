@@ -40,7 +40,7 @@ def frames(output: str) -> list[str]:
 
 def percent(output: str) -> int:
     """Returns the percentage of verified bytes that the last frame shows."""
-    shown = re.findall(r"(\d+)%", output)
+    shown = re.findall(r"(\d+) %", output)
     return int(shown[-1]) if shown else 0
 
 

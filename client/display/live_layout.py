@@ -30,10 +30,10 @@ from msd.client.events import (
     WorkerProgress,
 )
 from msd.wire.support.presentable_names import presentable
-from msd.wire.support.units import format_duration, format_rate, format_size
+from msd.wire.support.units import format_duration, format_percent, format_rate, format_size
 
 #: Columns of the bar's line after its name: a space, and the percentage.
-PERCENT_WIDTH = 5
+PERCENT_WIDTH = 6
 #: The share of the width that a name may take before the bar; a longer one has a line of its own.
 MAX_NAME_SHARE = 0.5
 #: Maximum number of files in flight that are shown.
@@ -152,8 +152,8 @@ class LiveLayout:
             title, total, is_known = started.output.name, started.bytes, True
         else:
             title, total, is_known = selection_title(started), progress.total if progress else 0, _is_listed(files)
-        share = done / total if total else float(is_known)
-        yield from self._bar(presentable(title), share if is_known else None, width)
+        share = (done / total if total else 1.0) if is_known else 0.0
+        yield from self._bar(presentable(title), share, format_percent(done, total) if is_known else "", width)
         if files is not None and not files.is_listed and not files.counts.listed:
             return
         if files is not None:
@@ -164,12 +164,12 @@ class LiveLayout:
         figures = [f"{format_size(done)} of {size}", format_rate(rate)]
         if self._requested_at is not None:
             figures.append(f"{format_duration(now - self._requested_at)} elapsed")
-        if left is not None and is_known and 0 < share < 1:
+        if left is not None and 0 < share < 1:
             figures.append(f"{format_duration(left)} left")
         if started.max_rate:
             figures.append(f"limited to {format_rate(started.max_rate)}")
         if progress and progress.reused_bytes:
-            figures.append(f"{format_size(done - progress.reused_bytes)} received")
+            figures.append(f"{format_size(progress.received_bytes)} received")
             if on_disk := progress.reused_bytes - progress.zero_bytes:
                 figures.append(f"{format_size(on_disk)} reused from disk")
             if progress.zero_bytes:
@@ -178,19 +178,17 @@ class LiveLayout:
             figures.append(f"{format_size(progress.wasted_bytes)} wasted (duplicate, corrupt or outdated)")
         yield from _wrap_parts(figures, width)
 
-    def _bar(self, title: str, share: float | None, width: int) -> Iterator[Text]:
-        """Yields the line with the bar, which is as wide as the terminal. ``share`` is None while it is unknown."""
+    def _bar(self, title: str, share: float, percent: str, width: int) -> Iterator[Text]:
+        """Yields the line with the bar, which is as wide as the terminal. ``percent`` is empty while it is unknown."""
         if cell_len(title) > width * MAX_NAME_SHARE:
             yield Text(title)
             name = ""
         else:
             name = f"{title} "
         bar = max(0, width - cell_len(name) - PERCENT_WIDTH)
-        full = int(bar * (share or 0.0))
-        percent = f" {share:4.0%}" if share is not None else ""
-        yield Text.assemble(
-            name, (self._done_char * full, "green"), (self._remaining_char * (bar - full), "dim"), percent
-        )
+        full = int(bar * share)
+        parts = ((self._done_char * full, "green"), (self._remaining_char * (bar - full), "dim"))
+        yield Text.assemble(name, *parts, f" {percent:>{PERCENT_WIDTH - 1}}" if percent else "")
 
     def _file_rows(self, width: int, limit: int) -> list[Text]:
         """Returns a row for each of the largest files in flight: its name and its bytes."""

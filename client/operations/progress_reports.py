@@ -31,7 +31,8 @@ class ProgressReports:
         #: What is downloaded; None until the download has begun, and once it has ended.
         self._selection: str | None = None
         self._state = DownloadState.DOWNLOADING
-        self._started_at = time.monotonic()
+        #: The time of the first request; None before it.
+        self._requested_at: float | None = None
         self._next_at = 0.0
         self._last = Progress(0, 0, 0, 0, 0.0, 0.0, ())
 
@@ -42,6 +43,7 @@ class ProgressReports:
                 pass  # First, because there may be very many.
             case Progress():
                 self._last = event
+                self._requested_at = time.monotonic() - event.seconds
                 if time.monotonic() >= self._next_at:
                     self._report()
             case Started(name=name):
@@ -84,10 +86,10 @@ class ProgressReports:
                 bytes=progress.bytes,
                 total=progress.total,
                 name=self._name,
-                received=sum(worker.received for worker in progress.workers),
+                received=progress.received_bytes,
                 files=progress.files.counts.listed if progress.files is not None else 1,
                 rate=progress.rate if has_ended else progress.current_rate,
-                seconds=now - self._started_at,
+                seconds=now - self._requested_at if self._requested_at is not None else 0.0,
                 workers=len(senders) - peers,
                 peers=peers,
                 peer_bytes=sum(worker.received for worker in progress.workers if is_peer_name(worker.name)),

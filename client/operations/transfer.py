@@ -479,5 +479,6 @@ class Transfer(Task):
             rate=self.fetched / max(seconds, MIN_SPAN_S),
             workers=tuple(workers),
             zero_bytes=self.zeros,
+            received_bytes=self.received,
         )
         self._on_event(progress)

@@ -22,7 +22,7 @@ from msd.client.report.chart_data import (
 from msd.client.report.report_file import VERSION, check_writable, write_file
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.support.install_command import install_command
-from msd.wire.support.units import format_count, format_size
+from msd.wire.support.units import format_count, format_rate, format_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,9 +117,10 @@ def _not_a_report(file: str) -> UsageError:
 def _title(report: dict[str, Any]) -> str:
     if "error" in report:
         return f"failed: {report['error']['message']}"
-    name = report["file"] if "file" in report else format_count(report["files"]["fetched"], "file")
+    name = report["file"] if "file" in report else format_count(report["files"]["listed"], "file")
+    verified = f"{format_size(report['bytes'])} verified in {report['transfer_seconds']:.2f} s"
     # matplotlib would parse text between dollar signs as mathematics.
-    return f"{name}: {format_size(report['bytes'])} in {report['seconds']:.1f} s".replace("$", r"\$")
+    return f"{name}: {verified}, {format_rate(report['rate'])}".replace("$", r"\$")
 
 
 def _draw(data: ChartData, title: str) -> Figure:

@@ -431,9 +431,10 @@ class DownloadProgress(Message, tag="progress", frozen=True):
     """How far a client's download is; has no reply. ``session`` is the number from its ``hello``; ``name`` is how the
     client calls itself, empty if it does not; ``selection`` is what it downloads.
 
-    ``bytes`` of ``total`` are verified, in ``files`` files as far as the client knows; ``received`` of them came over
-    the network in this run, ``peer_bytes`` of these from peers. It receives from ``workers`` workers and ``peers``
-    peers at ``rate``, or in the last message: it has received from them. ``seconds`` have passed since the start.
+    ``bytes`` of ``total`` are verified, in ``files`` files as far as the client knows. It has received ``received``
+    bytes over the network in this run, wasted ones included, and ``peer_bytes`` of the verified ones from peers. It
+    receives from ``workers`` workers and ``peers`` peers at ``rate``, or in the last message: it has received from
+    them. ``seconds`` have passed since its first request.
     ``passes_on`` is True if it serves other clients. ``exit_code`` says why it is broken.
     """
 

@@ -27,6 +27,11 @@ def format_rate(rate: float) -> str:
     return f"{format_size(rate)}/s"
 
 
+def format_percent(part: int, whole: int) -> str:
+    """Formats the share of ``part`` in ``whole`` in at most five columns, such as ``37 %``; ``100 %`` only of all."""
+    return f"{part * 100 // whole if part < whole else 100} %"
+
+
 def format_kb(size: float) -> str:
     """Formats ``size`` bytes for a metric line: a number of kB (1000 bytes), with at most two decimals."""
     return str(round(size / 1000, 2))

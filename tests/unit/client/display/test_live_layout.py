@@ -33,7 +33,8 @@ def progress(seconds: float, *, reused: int = 0, wasted: int = 0, workers: int =
     received = int(seconds * MIB)
     rows = tuple(WorkerProgress(str(n), received, received + 3 * MIB, rate) for n in range(1, workers + 1))
     done = workers * received + reused
-    return Progress(done, 100 * MIB, reused, wasted, seconds, 0.0, rows)
+    received_bytes = workers * received + wasted
+    return Progress(done, 100 * MIB, reused, wasted, seconds, 0.0, rows, received_bytes=received_bytes)
 
 
 def running(**values: int) -> LiveLayout:
@@ -53,7 +54,7 @@ def text(view: LiveLayout, width: int = 79, height: int = 23) -> str:
 
 def test_the_view_at_80_columns() -> None:
     assert text(running()) == (
-        f"final.mp4 {'━' * 12}{'╌' * 52}  20%\n"
+        f"final.mp4 {'━' * 12}{'╌' * 51}  20 %\n"
         "20.0 MiB of 100 MiB  4.0 MiB/s  0:05 elapsed  0:20 left\n"
         "          state       rate  received  in flight\n"
         "worker 1  ready  1.0 MiB/s   5.0 MiB    3.0 MiB\n"
@@ -66,7 +67,7 @@ def test_the_view_at_80_columns() -> None:
 def test_received_reused_and_wasted_bytes_are_shown_separately() -> None:
     shown = text(running(reused=10 * MIB, wasted=2 * MIB))
     assert "30.0 MiB of 100 MiB" in shown
-    assert "20.0 MiB received" in shown
+    assert "22.0 MiB received" in shown
     assert "10.0 MiB reused from disk" in shown
     assert "2.0 MiB wasted (duplicate, corrupt or outdated)" in shown
 
@@ -75,7 +76,7 @@ def test_a_new_version_starts_with_what_is_kept() -> None:
     view = running()
     view.handle(Waiting("the file changed", 1.0), 5.0)
     view.handle(FileChanged("Star.mp4", 1, "cd" * 32, 10 * MIB, 12, 5 * MIB), 5.0)
-    assert text(view).startswith(f"final.mp4 {'━' * 32}{'╌' * 32}  50%\n5.0 MiB of 10.0 MiB")
+    assert text(view).startswith(f"final.mp4 {'━' * 31}{'╌' * 32}  50 %\n5.0 MiB of 10.0 MiB")
     assert "waiting" not in text(view)
 
 
@@ -178,7 +179,7 @@ def test_the_view_fits_any_terminal(width: int, height: int) -> None:
 def test_at_40_columns_the_state_and_the_rate_of_each_worker_are_shown() -> None:
     lines = text(running(), 39).split("\n")
     assert lines[-4:] == [f"worker {n}  ready  1.0 MiB/s   5.0 MiB" for n in (1, 2, 3, 4)]
-    assert "20%" in lines[0]
+    assert "20 %" in lines[0]
 
 
 @pytest.mark.parametrize(("seconds", "now", "elapsed"), [(0.0, 9.0, ""), (3.4, 9.0, "0:03"), (3.4, 70.0, "1:04")])
@@ -194,7 +195,7 @@ def test_a_long_name_has_a_line_of_its_own() -> None:
     view = LiveLayout()
     view.handle(replace(STARTED, output=Path("The.long.name.of.a.film.2026.mkv")), 0.0)
     lines = text(view, 59).split("\n")
-    assert lines[:2] == ["The.long.name.of.a.film.2026.mkv", f"{'╌' * 54}   0%"]
+    assert lines[:2] == ["The.long.name.of.a.film.2026.mkv", f"{'╌' * 53}   0 %"]
     assert text(view, 70).split("\n")[0].startswith("The.long.name.of.a.film.2026.mkv ╌")
 
 
@@ -254,7 +255,7 @@ def running_files(
 def test_the_view_of_several_files_at_80_columns() -> None:
     counts = FileCounts(listed=10_003, fetched=1_234, kept=34, same=2, failed=1)
     assert text(running_files(counts=counts)) == (
-        f"photos/ docs/*.pdf {'━' * 2}{'╌' * 53}   5%\n"
+        f"photos/ docs/*.pdf {'━' * 2}{'╌' * 52}   5 %\n"
         "1,270 of 10,003 files  34 kept  2 verified on disk  1 failed\n"
         "5.0 MiB of 100 MiB  1.0 MiB/s  0:05 elapsed  1:35 left\n"
         "film 映画.mkv  34.0 MiB of  1.2 GiB\n"

@@ -86,7 +86,7 @@ def test_the_variable_no_color_is_respected(terminal: FakeTerminal, monkeypatch:
     view = LiveView(terminal)
     view.on_event(STARTED)
     view.on_event(progress(5.0))
-    wait_for("a frame", lambda: "20%" in terminal.getvalue())
+    wait_for("a frame", lambda: "20 %" in terminal.getvalue())
     view.close()
     assert "━" in terminal.getvalue()
     assert "\x1b[3" not in terminal.getvalue()

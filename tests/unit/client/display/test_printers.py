@@ -316,6 +316,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
                 "4": {**received, "rate": 36_011_350},
             },
             "zero_bytes": 0,
+            "received_bytes": 0,
         },
         {
             "event": "changed",

@@ -19,7 +19,7 @@ from msd.wire.protocol.states import DownloadState
 
 DOWNLOADING, FINISHING, DONE, BROKEN = DownloadState
 WORKERS = (Worker("1", 60, 90, 20.0), Worker("2", 20, 20, 0.0), Worker("3", 0, 0, 0.0))
-PROGRESS = Progress(100, 400, 20, 0, 4.0, 25.0, WORKERS)
+PROGRESS = Progress(100, 400, 20, 5, 4.0, 25.0, WORKERS, received_bytes=85)
 STARTED = Started("film.mkv", Path("film.mkv"), "00" * 32, 400, 12)
 
 
@@ -55,7 +55,7 @@ def test_a_report_says_what_is_downloaded_and_how_far_it_is(scene: Scene) -> Non
             bytes=100,
             total=400,
             name="anna@attic",
-            received=80,
+            received=85,
             files=1,
             rate=20.0,
             seconds=4.0,
@@ -70,6 +70,17 @@ def test_there_is_one_report_every_two_seconds(scene: Scene) -> None:
         scene.reports.handle(PROGRESS)
         scene.now += REPORT_INTERVAL_S / 20
     assert len(scene.sent) == 5
+
+
+def test_the_time_is_that_since_the_first_request(scene: Scene) -> None:
+    scene.now += 9
+    scene.reports.handle(STARTED)
+    scene.reports.handle(PROGRESS)
+    scene.now += 2
+    scene.reports.handle(PROGRESS)
+    scene.now += 0.5
+    scene.reports.end()
+    assert [message.seconds for message in scene.sent] == [4.0, 4.0, 4.5]
 
 
 def test_the_last_report_has_the_averages_and_is_sent_once(scene: Scene) -> None:

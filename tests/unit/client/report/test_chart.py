@@ -28,7 +28,7 @@ def test_every_kind_of_mark_has_its_own_shape() -> None:
 def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(tmp_path)
     events = [worker(2, "2", "asleep"), worker(4, "2", "ready"), corrupt(5, "1"), worker(6, "1", "set aside")]
-    values = {"version": 1, "file": "Star $x_2$.mp4", "bytes": 50 * MB, "seconds": 8.0}
+    values = {"version": 1, "file": "Star $x_2$.mp4", "bytes": 50 * MB, "transfer_seconds": 7.98, "rate": 6 * MB}
     return {**values, "events": [*steady(8, MB, 2 * MB, reused=5 * MB), *events]}
 
 
@@ -63,8 +63,8 @@ def test_the_chart_of_the_worst_case_is_below_300_kb(report: dict[str, Any], rng
 
 def test_the_title_of_several_files_has_their_number(report: dict[str, Any]) -> None:
     del report["file"]
-    drawn = draw({**report, "files": {"fetched": 1234}}, "run.svg").decode()
-    assert "<!-- 1,234 files: 47.7 MiB in 8.0 s -->" in drawn
+    drawn = draw({**report, "files": {"listed": 1234}}, "run.svg").decode()
+    assert "<!-- 1,234 files: 47.7 MiB verified in 7.98 s, 5.7 MiB/s -->" in drawn
 
 
 def test_a_failed_download_is_drawn_up_to_its_end(report: dict[str, Any]) -> None:

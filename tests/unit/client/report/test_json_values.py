@@ -64,7 +64,7 @@ CONTACTS = (Contact("worker 1", Endpoint("::1", 9001), Outcome.VERSION, "7"),)
             Progress(5, 10, 2, 1, 1.23456, 2.4, (WorkerProgress("1", 3, 4, 2.6), WorkerProgress("2", 0, 1, 0.0))),
             '"event": "progress", "bytes": 5, "total": 10, "reused_bytes": 2, "wasted_bytes": 1, "seconds": 1.235, '
             '"rate": 2, "workers": {"1": {"received": 3, "assigned": 4, "rate": 3}, '
-            '"2": {"received": 0, "assigned": 1, "rate": 0}}, "zero_bytes": 0',
+            '"2": {"received": 0, "assigned": 1, "rate": 0}}, "zero_bytes": 0, "received_bytes": 0',
         ),
         (
             WorkerChanged("1", "lost", "1 segment reassigned", 1),

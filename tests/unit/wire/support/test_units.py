@@ -15,6 +15,7 @@ from msd.wire.support.units import (
     format_duration,
     format_kb,
     format_kb_rate,
+    format_percent,
     format_rate,
     format_size,
     format_time,
@@ -24,6 +25,13 @@ from msd.wire.support.units import (
 @pytest.mark.parametrize(("count", "text"), [(0, "0 segments"), (1, "1 segment"), (1234, "1,234 segments")])
 def test_a_count_has_a_singular(count: int, text: str) -> None:
     assert format_count(count, "segment") == text
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"), [(0, 9, "0 %"), (999, 1000, "99 %"), (7, 7, "100 %"), (0, 0, "100 %"), (9, 4, "100 %")]
+)
+def test_only_all_of_it_is_100_percent(part: int, whole: int, text: str) -> None:
+    assert format_percent(part, whole) == text
 
 
 @pytest.mark.parametrize(
