@@ -95,6 +95,29 @@ def test_receivers_pass_on_what_they_have(
 
 
 @pytest.mark.soak
+def test_the_broker_is_killed_while_many_pass_on(tmp_path: Path, keys: Keyring) -> None:
+    """All finish. When it is started again, a new receiver finds the others."""
+    path = make_file(tmp_path / "film", 16 * MIB, random.Random(1))
+    with cluster(2, 17, path, tmp_path, keys, "24mbit") as net, ExitStack() as stack:
+        flags = ("--pass-on", "--keep-serving", "10m")
+        downloads = [stack.enter_context(net.receive(number, *flags)) for number in range(16)]
+        for download in downloads:
+            download.wait_until_verified(0.2)
+        net.broker.signal(signal.SIGKILL)
+        net.broker.wait()
+        for number, download in enumerate(downloads):
+            download.wait_until_verified(1.0)
+            assert files_equal(path, tmp_path / f"copy-{number}")
+        net.broker.start_again()
+        net.broker.wait_for_states(**{"host-1": "awake", "host-2": "awake"})
+        with net.receive(16, "--pass-on") as last:
+            share = share_of_peers([last.wait_until_done(60)])
+        print(f"{share:.0%} from peers")
+    assert share >= 0.25
+    assert files_equal(path, tmp_path / "copy-16")
+
+
+@pytest.mark.soak
 def test_a_receiver_that_is_killed_holds_up_no_one_and_leaves_no_process(tmp_path: Path, keys: Keyring) -> None:
     """One is killed, one is stopped, and server 5 is killed: the others finish."""
     path = make_file(tmp_path / "film", 10 * MIB, random.Random(1))

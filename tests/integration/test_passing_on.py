@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.segments import span
 from tests.hostile_clients import process_and_children
-from tests.processes import MIB, Download, Serve, Source, System, files_equal, wait_for
+from tests.hosts import Broker
+from tests.processes import MIB, Download, Serve, Source, System, files_equal, free_ports, make_file, wait_for
 
 SIZE = 12 * MIB
 
@@ -44,12 +47,12 @@ def receive(system: System, folder: Path, name: str, *arguments: str) -> Downloa
     return system.download("-o", name, "--force", "--pass-on", *arguments, cwd=folder)
 
 
-def holders(system: System, plan: bytes) -> list[str]:
-    """The endpoints of the receivers that server 5 names."""
+def holders(server5: int, plan: bytes) -> list[str]:
+    """The endpoints of the receivers that server 5 names, which listens at this port."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0
         socket.rcvtimeo = 20_000
-        socket.connect(f"tcp://127.0.0.1:{system.ports[4] + 1}")
+        socket.connect(f"tcp://127.0.0.1:{server5 + 1}")
         socket.send(encode(Announce(rid=1, plan=plan, units=0)))
         answer = decode(socket.recv(), Holders | Rejected)
     assert isinstance(answer, Holders)
@@ -68,7 +71,7 @@ def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, s
     with receive(system, tmp_path, "first", "--keep-serving", "10m", "--timeout", "60") as first:
         first.wait_until_verified(1.0)
         plan = bytes.fromhex(first.events_of("start")[0]["id"])
-        wait_for("a holder", lambda: holders(system, plan))
+        wait_for("a holder", lambda: holders(system.ports[4], plan))
         notices = wait_for(
             "a notice", lambda: [e for e in first.events_of("waiting") if "passed on to others" in e["reason"]]
         )
@@ -107,7 +110,7 @@ def test_what_an_existing_file_has_is_passed_on(serve: Serve, source: Source, tm
     arguments = ("-o", "first", "--pass-on", "--keep-serving", "10m", flag)
     with system.download(*arguments, cwd=tmp_path) as first:
         plan = bytes.fromhex(wait_for("the start", lambda: first.events_of("start"))[0]["id"])
-        wait_for("a holder", lambda: holders(system, plan))
+        wait_for("a holder", lambda: holders(system.ports[4], plan))
         with receive(system, tmp_path, "second") as second:
             wait_for("a peer", lambda: [e for e in second.events_of("worker") if e["name"].startswith("peer")])
             assert from_peers(second.wait_until_done()) > SIZE // 4
@@ -129,6 +132,33 @@ def test_a_busy_port_is_noticed_before_anything_is_made(serve: Serve, source: So
             assert f"port {port} (passing on) is in use" in download.err.text
             assert "--listen" in download.err.text
     assert not (tmp_path / "out").exists()
+
+
+def test_new_receivers_find_the_old_ones_after_the_broker_was_killed(tmp_path: Path) -> None:
+    """All that pass on when the broker is killed go on. They announce themselves to the next one."""
+    path = make_file(tmp_path / "film", SIZE, random.Random(1))
+    with ExitStack() as stack:
+        broker = stack.enter_context(Broker(tmp_path / "b"))
+        port = str(free_ports()[0])
+        worker = broker.worker("attic", str(path), "--listen", f"127.0.0.1:{port}", "--rate", "3MiB")
+        stack.enter_context(worker).wait_until_serving()
+        flags = ("--pass-on", "--keep-serving", "10m")
+        downloads = [broker.download("-o", name, *flags, cwd=tmp_path) for name in ("first", "second")]
+        for download in downloads:
+            stack.enter_context(download)
+        for download in downloads:
+            download.wait_until_verified(0.2)
+        plan = bytes.fromhex(downloads[0].events_of("start")[0]["id"])
+        broker.signal(signal.SIGKILL)
+        broker.wait()
+        for download in downloads:
+            download.wait_until_verified(1.0)
+        assert all(files_equal(path, tmp_path / name) for name in ("first", "second"))
+        broker.start_again()
+        wait_for("both receivers", lambda: len(holders(broker.port, plan)) == 2)
+        third = stack.enter_context(broker.download("-o", "third", "--pass-on", cwd=tmp_path))
+        assert from_peers(third.wait_until_done()) > SIZE // 4
+    assert files_equal(path, tmp_path / "third")
 
 
 def test_a_download_that_is_killed_leaves_no_process(serve: Serve, source: Source, tmp_path: Path) -> None:
@@ -208,7 +238,7 @@ def wrong(serve: Serve, source: Source) -> Iterator[tuple[System, Path, WrongRec
     system = serve(path, "--rate", "1MiB")
     plan = bytes.fromhex(next(iter(system.ids().values())))
     with WrongReceiver(system, plan, SIZE) as receiver:
-        wait_for("the wrong receiver", lambda: holders(system, plan))
+        wait_for("the wrong receiver", lambda: holders(system.ports[4], plan))
         yield system, path, receiver
 
 
