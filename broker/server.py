@@ -214,7 +214,12 @@ class Broker:
         at_close(self._listeners.close)
         self._reaching = Reaching(context, self._listeners.keys, self._poll_loop, self._on_reach_tried)
         at_close(self._reaching.close)
-        self._receivers = Receivers(context, self._listeners.keys, self._poll_loop)
+        self._receivers = Receivers(
+            context,
+            self._listeners.keys,
+            self._poll_loop,
+            on_ban=lambda name, place: self._event_log.on_receiver_banned(name, place, time.time()),
+        )
         at_close(self._receivers.close)
         self._folder = make_folder(config.control)
         at_close(remove_folder, self._folder)
@@ -306,7 +311,7 @@ class Broker:
     def _publish(self, now: float) -> None:
         self._next_publish = now + self._config.interval
         status = self._last_status = self._snapshot()
-        self._last_totals = self._downloads.totals
+        self._last_totals = replace(self._downloads.totals, receivers=self._receivers.count)
         self._listeners.publish(status)
         if not self._supervisor.quitting:
             self._local_console.show(status, self._listeners.keys.public if self._listeners.keys else None)
@@ -499,7 +504,8 @@ class Broker:
                 # What a client downloads is no concern of other clients.
                 is_operator = sender.role in (Role.OPERATOR, Role.ANYONE)
                 lists = (self._downloads.statuses(now), self._downloads.requested()) if is_operator else ()
-                peer.send(self._event_log.report(rid, self._snapshot(), time.time(), *lists))
+                report = self._event_log.report(rid, self._snapshot(), time.time(), *lists)
+                peer.send(replace(report, receivers=self._receivers.count))
             case Quit(rid=rid):
                 peer.send(Accepted(rid=rid))
                 self._shut_down(0, "by msd quit")

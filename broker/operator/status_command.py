@@ -64,7 +64,8 @@ def _screen(text: str, width: int, height: int) -> str:
 
 def _as_json(report: StatusReport) -> Mapping[str, object]:
     downloads = msgspec.to_builtins(report.downloads)
-    return {**as_json(report.status), "downloads": downloads, "events": [*map(_event_as_json, report.events)]}
+    events = [*map(_event_as_json, report.events)]
+    return {**as_json(report.status), "receivers": report.receivers, "downloads": downloads, "events": events}
 
 
 def _event_as_json(event: LoggedEvent) -> Mapping[str, object]:

@@ -57,8 +57,8 @@ class DownloadEnded(Struct, frozen=True):
 
 
 class DownloadTotals(Struct, frozen=True):
-    """Totals of a broker: downloads that have ended, bytes that clients have received over the network; and the number
-    of downloads in each state at present.
+    """Totals of a broker: downloads that have ended, bytes that clients have received over the network; and at present
+    the number of downloads in each state, and of ``receivers`` that pass on what they have.
     """
 
     done: int = 0
@@ -66,6 +66,7 @@ class DownloadTotals(Struct, frozen=True):
     received_bytes: int = 0
     peer_bytes: int = 0
     states: dict[DownloadState, int] = {}
+    receivers: int = 0
 
 
 class Downloads(Core[DownloadsEvent, DownloadEnded]):

@@ -156,6 +156,13 @@ class EventLog:
                 text = presentable(f"refused worker {name} from {host}: {reason}")[:MAX_TEXT]
                 self._record(text, now, is_failure=True)
 
+    def on_receiver_banned(self, name: str, place: str, now: float) -> None:
+        """Records that a receiver is not named to others any more: ``name`` is that of its key, empty without keys."""
+        receiver = f"receiver {presentable(name)} at {place}" if name else f"the receiver at {place}"
+        self._record(
+            f"{receiver} has sent wrong data to others: it is not named to them any more", now, is_failure=True
+        )
+
     def report(
         self,
         rid: int,

@@ -90,6 +90,8 @@ class History:
         #: What clients have asked for, and the recent rates of all workers together, in the newest report.
         self.requested: Sequence[RequestedSelection] = ()
         self.total_rates: Sequence[float] = ()
+        #: The number of receivers that pass on what they have, in the newest report.
+        self.receivers = 0
         #: The rates of each worker, by number and name: another worker may take the number.
         self._rates: dict[tuple[int, str], list[float]] = {}
         #: The broker (its epoch) that sent the newest event known, and the number of that event.
@@ -113,6 +115,7 @@ class History:
         self.on_status(report.status, now)
         self.downloads, self.requested = report.downloads, report.requested
         self.total_rates = report.total_rates
+        self.receivers = report.receivers
         workers = [(worker.number, worker.name) for worker in report.status.workers]
         self._rates = dict(zip(workers, report.rates, strict=False))
         broker, newest_seq = self._newest_event

@@ -141,6 +141,10 @@ def _families(status: Status | None, totals: DownloadTotals) -> Iterator[Metric]
     for download_state, count in totals.states.items() if status is not None else ():
         running.add_metric([download_state.value], count)
     yield running
+    receivers = GaugeMetricFamily("msd_receivers", "Clients that pass on what they have received.")
+    if status is not None:
+        receivers.add_metric([], totals.receivers)
+    yield receivers
     catalogue = InfoMetricFamily("msd_catalogue", "Digest of the catalogue of shared files.")
     if status is not None and status.catalogue:
         catalogue.add_metric([], {"id": status.catalogue.hex()})

@@ -7,13 +7,14 @@ Tries to reach the receivers that announce an address, as a client would. Decide
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import zmq
 
 from msd.broker.network.control_socket import Sender
 from msd.broker.network.reach import Reaching
 from msd.broker.tracking import tracker
-from msd.broker.tracking.tracker import Announced, Announcer, Answer, Complained, Probe, Probed, Tracker
+from msd.broker.tracking.tracker import Announced, Announcer, Answer, Banned, Complained, Probe, Probed, Tracker
 from msd.wire.config.settings import LOOPBACK
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
@@ -23,11 +24,21 @@ from msd.wire.support.core import TimePassed
 
 
 class Receivers:
-    """The receivers that announce themselves. ``keys`` is the broker's pair, None without keys. Call ``close()``."""
+    """The receivers that announce themselves. ``keys`` is the broker's pair, None without keys. ``on_ban`` is called
+    with the name of the key of each receiver that is not named to others any more, which may be empty, and its address.
+    Call ``close()``.
+    """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair | None, poll_loop: PollLoop) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        keys: KeyPair | None,
+        poll_loop: PollLoop,
+        on_ban: Callable[[str, str], None],
+    ) -> None:
         self._tracker = Tracker(random.SystemRandom().randrange)
         self._poll_loop = poll_loop
+        self._on_ban = on_ban
         self._reaching: Reaching[tuple[bytes, Holder]] = Reaching(context, keys, poll_loop, self._on_reached)
 
     @property
@@ -62,6 +73,8 @@ class Receivers:
             match action:
                 case Answer():
                     answers.append(action)
+                case Banned(holder, owner):
+                    self._on_ban(owner.key, str(Endpoint(owner.host, Endpoint.parse(holder.endpoint).port)))
                 case Probe(plan, holder):
                     # A holder on this machine is told without its host.
                     endpoint = Endpoint.parse(holder.endpoint).replace_wildcard(LOOPBACK)

@@ -86,6 +86,13 @@ class Answer(Struct, frozen=True):
     seconds: float
 
 
+class Banned(Struct, frozen=True):
+    """The holder, which belongs to ``owner``, is not handed out any more: several receivers have complained of it."""
+
+    holder: Holder
+    owner: Announcer
+
+
 class Probe(Struct, frozen=True):
     """Try to reach the holder. ``Probed`` must follow."""
 
@@ -94,7 +101,7 @@ class Probe(Struct, frozen=True):
 
 
 Event = Announced | Probed | Complained | TimePassed
-Action = Answer | Probe
+Action = Answer | Probe | Banned
 
 
 class HolderState(enum.StrEnum):
@@ -186,7 +193,7 @@ class Tracker(Core[Event, Action]):
             case Probed(plan, holder, is_reached):
                 self._on_probed((plan, holder), now, is_reached=is_reached)
             case Complained(plan, holder, announcer):
-                self._on_complained((plan, holder), announcer)
+                actions += self._on_complained((plan, holder), announcer)
         return [*actions, *self._start_probes()]
 
     def _assert_invariants(self) -> None:
@@ -329,7 +336,7 @@ class Tracker(Core[Event, Action]):
         record.retry_at = now + min(MAX_RETRY_S, MIN_RETRY_S * 2**record.failures)
         record.failures += 1
 
-    def _on_complained(self, place: _Place, announcer: Announcer) -> None:
+    def _on_complained(self, place: _Place, announcer: Announcer) -> Iterator[Banned]:
         """Two complaints ban a holder if they come from different addresses and, where keys are used, by different
         keys.
         """
@@ -345,6 +352,7 @@ class Tracker(Core[Event, Action]):
                 self._banned[_identity_of(place[1])] = None
                 if len(self._banned) > MAX_BANNED:
                     self._banned.popitem(last=False)
+                yield Banned(place[1], record.announcer)
                 return
 
     def _leave_reached(self, place: _Place, record: _Record) -> None:

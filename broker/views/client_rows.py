@@ -55,6 +55,21 @@ def downloads_table(downloads: Sequence[DownloadStatus], width: int, count: int)
     return [head, *lines]
 
 
+def receivers_line(downloads: Sequence[DownloadStatus], receivers: int) -> str:
+    """Returns how many clients pass on what they have, and how far those are that still download; empty if there are
+    none.
+    """
+    if not receivers:
+        return ""
+    passing = [each for each in downloads if each.passes_on and each.state not in ENDED]
+    shares = [min(100, each.bytes * 100 // each.total) if each.total else 100 for each in passing]
+    number = f"{format_count(receivers, 'receiver')} pass{'es' if receivers == 1 else ''} on"
+    if not shares:
+        return f"{number} a complete download"
+    average = sum(shares) // len(shares)
+    return f"{number}: {len(shares):,} still downloading, {average} % verified on average ({min(shares)} to {max(shares)} %)"
+
+
 def clients_panel(
     downloads: Sequence[DownloadStatus], width: int, words: str = "", order: str = FASTEST, *, served: int = 0
 ) -> PanelText:

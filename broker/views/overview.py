@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 
 from msd.broker.status.history import History, newest
-from msd.broker.views.client_rows import downloads_table
+from msd.broker.views.client_rows import downloads_table, receivers_line
 from msd.broker.views.event_rows import event_lines
 from msd.broker.views.headline import summary
 from msd.broker.views.status_table import SuggestedCommand, failure_counts
@@ -28,6 +28,8 @@ def overview(history: History, suggested: SuggestedCommand, width: int, now: flo
             lines += ["", *summary_of(row, width)]
     if clients := downloads_table(history.downloads, width, MAX_CLIENTS):
         lines += ["", *clients]
+    if receivers := receivers_line(history.downloads, history.receivers):
+        lines += ["", receivers[:width]]
     lines += ["", "Events, newest first"]
     for event in newest(history.events, MAX_EVENTS):
         lines += event_lines(event, width)

@@ -195,7 +195,8 @@ class Peers(Task):
                         endpoint = self._endpoint_of(holder)
                     except UsageError:
                         continue
-                    self._pool.places[peer] = str(endpoint)
+                    key = f", key {holder.key.hex()[:16]}" if holder.key else ""
+                    self._pool.places[peer] = f"{endpoint}{key}"
                     self._pool.transport.open_connection(peer, endpoint, holder.key)
                 case peer_selection.ClosePeer(peer):
                     self._pool.transport.close_connection(peer)

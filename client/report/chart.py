@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msd.client.report.chart_data import (
     AWAKE,
     CORRUPT,
+    PEERS,
     RECOVERED,
     STATE_MARKS,
     ChartData,
@@ -139,7 +140,10 @@ def _draw(data: ChartData, title: str) -> Figure:
 
 def _draw_rates(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
     bands = [[rate / MIB for rate in rates] for rates in data.rates.values()]
-    labels = [f"worker {name}: {format_size(received[-1])}" for name, received in data.received.items()]
+    names = [name if name == PEERS else f"worker {name}" for name in data.received]
+    labels = [
+        f"{name}: {format_size(received[-1])}" for name, received in zip(names, data.received.values(), strict=True)
+    ]
     labels[MAX_LABELS:] = [f"_{label}" for label in labels[MAX_LABELS:]]
     axes.stackplot(data.times, *bands, labels=labels, colors=[*colours.values()], linewidth=0)
     if len(data.marks) <= MAX_LINES:

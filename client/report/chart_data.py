@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
+from msd.client.events import is_peer_name
 from msd.client.report.rate_meter import SETTLING_S
 
 #: Maximum number of points in all curves together, so that an SVG stays well below 300 KB.
@@ -33,13 +35,15 @@ STATE_MARKS = {
 }
 #: The kinds of mark for a worker that is available again: after sleep, and after a failure.
 AWAKE, RECOVERED = "awake", "recovered"
+#: Stands for all peers: there may be hundreds.
+PEERS = "peers"
 #: The kind of mark for a corrupt segment.
 CORRUPT = "corrupt segment"
 
 
 class Sample(Struct, frozen=True):
     """The progress at time ``at``, ``seconds`` after the first request: the bytes reused from the disk, the bytes
-    received from each worker, and the current rate of each worker.
+    received from each worker, and the current rate of each worker. The peers are one worker.
     """
 
     at: float
@@ -111,14 +115,12 @@ def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
 
 
 def _sample(event: Mapping[str, Any]) -> Sample:
-    workers = event["workers"].items()
-    return Sample(
-        at=_time(event),
-        seconds=float(event["seconds"]),
-        reused=int(event["reused_bytes"]),
-        received={name: int(worker["received"]) for name, worker in workers},
-        rates={name: int(worker["rate"]) for name, worker in workers},
-    )
+    received, rates = Counter[str](), Counter[str]()
+    for name, worker in event["workers"].items():
+        source = PEERS if is_peer_name(name) else name
+        received[source] += int(worker["received"])
+        rates[source] += int(worker["rate"])
+    return Sample(_time(event), float(event["seconds"]), int(event["reused_bytes"]), received, rates)
 
 
 def _time(event: Mapping[str, Any]) -> float:

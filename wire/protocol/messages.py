@@ -614,7 +614,8 @@ class StatusReport(Correlated, tag="report", frozen=True):
     contains a list for each worker, in the order of the workers' numbers: its recent rates in bytes a second, newest
     last. ``total_rates`` are the recent rates of all workers together: means of ``TOTAL_RATE_S`` seconds, newest last.
     ``downloads`` are those of the clients and ``requested`` the selections that were requested last (newest first),
-    both for operators only.
+    both for operators only. ``receivers`` is the number of clients that pass on what they
+    have.
     """
 
     status: Status
@@ -624,6 +625,7 @@ class StatusReport(Correlated, tag="report", frozen=True):
     total_rates: Annotated[list[Rate], Meta(max_length=256)] = []
     downloads: Annotated[list[DownloadStatus], Meta(max_length=MAX_ENTRIES)] = []
     requested: Annotated[list[RequestedSelection], Meta(max_length=256)] = []
+    receivers: Natural = 0
 
 
 class Rejected(Correlated, tag="rejected", frozen=True):

@@ -63,6 +63,7 @@ def test_json_contains_workers_and_events(capsys: pytest.CaptureFixture[str]) ->
     status = json.loads(capsys.readouterr().out)
     assert [worker["state"] for worker in status["workers"]] == ["awake"] * 4
     assert status["events"] == [{"time": 3.25, "text": "worker 2 woke up", "bad": False}]
+    assert status["receivers"] == 0
     (listed,) = status["downloads"]
     assert (listed["client"], listed["state"], listed["selection"]) == ("laptop", "downloading", "film.mkv")
 

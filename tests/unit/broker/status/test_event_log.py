@@ -253,3 +253,13 @@ def test_a_flood_of_refused_joins_does_not_push_out_other_events(event_log: Even
     assert len(lines) == 1 + MAX_REFUSED
     assert "sharing 3 files" in [event.text for event in event_log.report(1, snapshot(), NOW).events]
     assert len(event_log._refused) == MAX_REFUSED
+
+
+def test_a_receiver_that_sends_wrong_data_is_named_by_key_and_address(event_log: EventLog, lines: list[Line]) -> None:
+    event_log.on_receiver_banned("anna", "192.0.2.7:24018", NOW)
+    event_log.on_receiver_banned("", "192.0.2.8:24018", NOW)
+    text = "has sent wrong data to others: it is not named to them any more"
+    assert [line[2] for line in lines] == [
+        f"receiver anna at 192.0.2.7:24018 {text}",
+        f"the receiver at 192.0.2.8:24018 {text}",
+    ]

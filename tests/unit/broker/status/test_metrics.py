@@ -75,7 +75,7 @@ STATUS = Status(
     ],
 )
 
-TOTALS = DownloadTotals(5, 6, 7, 8, {DownloadState.DOWNLOADING: 3, DownloadState.FINISHING: 0})
+TOTALS = DownloadTotals(5, 6, 7, 8, {DownloadState.DOWNLOADING: 3, DownloadState.FINISHING: 0}, receivers=9)
 
 
 @pytest.fixture
@@ -147,6 +147,7 @@ def test_the_metrics_of_the_downloads_have_no_label_for_a_client(metrics: Endpoi
     assert values["msd_downloads_broken_total"] == {(): 6}
     assert values["msd_downloads_received_bytes_total"] == {(): 7}
     assert values["msd_downloads_peer_bytes_total"] == {(): 8}
+    assert values["msd_receivers"] == {(): 9}
     assert values["msd_downloads"] == {(("state", "downloading"),): 3, (("state", "finishing"),): 0}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -26,7 +26,10 @@ class Harness:
         self._stack = stack
         self._loop = PollLoop()
         self._context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
-        self.receivers = Receivers(self._context, None, self._loop)
+        self.banned: list[tuple[str, str]] = []
+        self.receivers = Receivers(
+            self._context, None, self._loop, on_ban=lambda name, place: self.banned.append((name, place))
+        )
         stack.callback(self.receivers.close)
 
     def receiver(self, *features: str) -> str:
@@ -43,9 +46,9 @@ class Harness:
         self._loop.register(router, answer)
         return f"tcp://*:{port}"
 
-    def announce(self, endpoint: str = "") -> list[Holder]:
-        request = Announce(rid=5, plan=PLAN, units=3, endpoint=endpoint)
-        answer = self.receivers.announce(request, SENDER, time.monotonic())
+    def announce(self, endpoint: str = "", sender: Sender = SENDER, corrupt: Sequence[Holder] = ()) -> list[Holder]:
+        request = Announce(rid=5, plan=PLAN, units=3, endpoint=endpoint, corrupt=[*corrupt])
+        answer = self.receivers.announce(request, sender, time.monotonic())
         assert answer.rid == 5
         return answer.holders
 
@@ -75,6 +78,15 @@ def test_a_receiver_is_named_to_others_once_it_was_reached(harness: Harness) -> 
         harness.run(0.05)
     assert holders == [Holder(endpoint)]
     assert harness.announce(endpoint) == [], "it is not told of itself"
+
+
+def test_a_receiver_of_which_two_complain_is_named_to_the_operator(harness: Harness) -> None:
+    endpoint = harness.receiver(PASSES_ON)
+    harness.announce(endpoint)
+    for host in ("192.0.2.7", "192.0.2.8"):
+        assert harness.banned == []
+        harness.announce(sender=Sender(Role.ANYONE, name=host, host=host), corrupt=[Holder(endpoint)])
+    assert harness.banned == [("", endpoint.replace("tcp://*", "127.0.0.1"))]
 
 
 def test_what_is_no_receiver_is_never_named(harness: Harness) -> None:

@@ -25,6 +25,7 @@ from msd.broker.tracking.tracker import (
     Announced,
     Announcer,
     Answer,
+    Banned,
     Complained,
     Event,
     HolderState,
@@ -64,6 +65,7 @@ class Scene:
         self.now = 100.0
         self.unreachable: set[Holder] = set()
         self.probed: list[Holder] = []
+        self.banned: list[Banned] = []
 
     def feed(self, event: Event, later: float = 0.0) -> Answer | None:
         self.now += later
@@ -71,6 +73,8 @@ class Scene:
         for action in self.tracker.handle(event, self.now):
             if isinstance(action, Answer):
                 answer = action
+            elif isinstance(action, Banned):
+                self.banned.append(action)
             else:
                 self.probed.append(action.holder)
                 self.feed(Probed(action.plan, action.holder, action.holder not in self.unreachable))
@@ -236,6 +240,7 @@ def test_two_complaints_from_different_keys_and_addresses_ban_a_holder() -> None
     assert {*scene.announce(2)} == {holder_of(1), holder_of(3), holder_of(4)}
     scene.feed(Complained(PLAN, holder_of(1), Announcer("c", "10.1.1.2")))
     assert holder_of(1) not in scene.announce(2)
+    assert scene.banned == [Banned(holder_of(1), announcer_of(1))]
     # It stays banned for other plans, and after it was forgotten.
     scene.now += 1000.0
     scene.announce(1)
@@ -337,7 +342,7 @@ class TrackerMachine(RuleBasedStateMachine):
         for action in self.tracker.handle(event, self.now):
             if isinstance(action, Probe):
                 self.probing.append(action)
-            else:
+            elif isinstance(action, Answer):
                 answer = action
         for place, record in records.items():
             start = before.get(place, record.state)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from msd.broker.views.client_rows import FASTEST, ORDERS, client_details, clients_panel, downloads_table
+from msd.broker.views.client_rows import FASTEST, ORDERS, client_details, clients_panel, downloads_table, receivers_line
 from msd.broker.views.panel_text import Tone
 from msd.wire.protocol.messages import DownloadStatus
 from msd.wire.protocol.states import DownloadState
@@ -144,3 +144,15 @@ def test_the_details_say_everything_about_a_download() -> None:
         "passes on what it has to other clients",
     ):
         assert part in text
+
+
+def test_the_number_of_receivers_and_how_far_they_are_is_one_line() -> None:
+    downloads = [
+        download(passes_on=True, bytes=size, total=100, state=state)
+        for size, state in ((20, DownloadState.DOWNLOADING), (60, DownloadState.FINISHING), (100, DownloadState.DONE))
+    ]
+    assert receivers_line([*downloads, download()], 0) == ""
+    line = receivers_line([*downloads, download()], 1200)
+    assert line == "1,200 receivers pass on: 2 still downloading, 40 % verified on average (20 to 60 %)"
+    assert receivers_line([download()], 1) == "1 receiver passes on a complete download"
+    assert receivers_line([download(passes_on=True, total=0)], 3).endswith("100 % verified on average (100 to 100 %)")

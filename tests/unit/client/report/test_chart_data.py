@@ -135,3 +135,13 @@ def test_without_progress_there_is_nothing_to_draw() -> None:
 def test_an_invalid_time_is_an_error(at: float) -> None:
     with pytest.raises(ValueError, match="invalid time"):
         chart_data([progress(at, MB)])
+
+
+def test_all_peers_are_one_curve() -> None:
+    events = steady(20, MB, MB)
+    for event in events:
+        event["workers"] |= {f"peer {number}": event["workers"]["1"] for number in range(1, 300)}
+    data = chart_data(events)
+    assert [*data.received] == ["1", "2", "peers"]
+    assert data.received["peers"][-1] == pytest.approx(299 * 20 * MB, rel=0.01)
+    assert data.rates["peers"][-1] == pytest.approx(299 * MB, rel=0.01)
