@@ -85,9 +85,9 @@ CREDITS_ONE_OF_MANY = (*CREDITS_ONE_WORKER, UnitRefused)
 CHANGES_LIMITS = (UnitsAdded, ConnectionOpened, WorkerRemoved)
 #: Frequent events that cannot leave a group without a worker.
 LOSES_NO_GROUP = (UnitDuplicate, UnitsHeld, TimePassed)
-#: Seconds between two rounds in which holders are asked for what they have: those with nothing useful each time, the
-#: others after ``HOLDS_AGE_S`` seconds.
-HOLDS_INTERVAL_S, HOLDS_AGE_S = 0.2, 1.0
+#: Seconds between two rounds in which holders are asked for what they have, and the same for each unit: so the answers,
+#: which have a bit for each unit, take at most 6 KB a second from each.
+HOLDS_INTERVAL_S, HOLDS_INTERVAL_PER_UNIT_S = 0.2, 2e-5
 #: The number of units that follow one another and are requested from one worker where there are holders.
 RUN_UNITS = 4
 #: Where there are holders, the pause after a refusal as busy is doubled at most this many times, until data arrives.
@@ -611,8 +611,8 @@ class Scheduler(Core[Event, Action]):
                     self._rate_limit.count_request(request.length, now)
                 requests.append(request)
         if self._holders and self._units.remaining and now >= self._holds_round_at:
-            self._holds_round_at = now + HOLDS_INTERVAL_S
-            requests += self._request_holds(self._holders.values(), now)
+            self._holds_round_at = now + max(HOLDS_INTERVAL_S, HOLDS_INTERVAL_PER_UNIT_S * len(self._units.sizes))
+            requests += self._request_holds()
         return requests
 
     def _held_bits(self, now: float) -> int:
@@ -629,11 +629,11 @@ class Scheduler(Core[Event, Action]):
                     self._held_by_holders |= holder.held or 0
         return self._held_by_holders
 
-    def _request_holds(self, holders: Iterable[WorkerPace], now: float) -> Iterator[RequestHolds]:
-        """Asks the holders for what they have that have nothing useful, or have not been asked for long."""
-        for holder in holders:
-            if not holder.awaits_holds and (holder.useless_at >= 0 or now >= holder.holds_asked_at + HOLDS_AGE_S):
-                holder.awaits_holds, holder.holds_asked_at = True, now
+    def _request_holds(self) -> Iterator[RequestHolds]:
+        """Asks the holders for what they have."""
+        for holder in self._holders.values():
+            if not holder.awaits_holds:
+                holder.awaits_holds = True
                 yield RequestHolds(holder.number)
 
     def _credit_at(self, worker: WorkerPace) -> float:

@@ -95,12 +95,11 @@ class WorkerPace(Struct):
     span_start: float = 0.0
     span_bytes: int = 0
     corrupt_count: int = 0
-    #: The units that the worker has, as bits; None if it has all. ``awaits_holds`` is True while it is asked for them,
-    #: last at ``holds_asked_at``. ``useless_at`` is the ``UnitTable.returned`` at which it had nothing that could be
-    #: requested, and has nothing since if that has not changed; otherwise -1.
+    #: The units that the worker has, as bits; None if it has all. ``awaits_holds`` is True while it is asked for them.
+    #: ``useless_at`` is the ``UnitTable.returned`` at which it had nothing that could be requested, and has nothing
+    #: since if that has not changed; otherwise -1.
     held: int | None = None
     awaits_holds: bool = False
-    holds_asked_at: float = 0.0
     useless_at: int = -1
     #: The unit after the last one that was requested from the worker, and how many units are left of the run.
     run_unit: int = 0

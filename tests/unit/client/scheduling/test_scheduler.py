@@ -12,7 +12,7 @@ from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES
 from msd.client.scheduling.scheduler import (
     CATALOGUE_LOAD_PAUSE_S,
     CATALOGUE_LOAD_S,
-    HOLDS_AGE_S,
+    HOLDS_INTERVAL_PER_UNIT_S,
     HOLDS_INTERVAL_S,
     MAX_CORRUPT_UNITS,
     RUN_UNITS,
@@ -1098,20 +1098,16 @@ def test_a_complete_worker_that_lacks_a_unit_is_banned_from_its_group(scene: Sce
 
 def test_holders_are_asked_for_what_they_have_until_nothing_is_missing(scene: Scene) -> None:
     """
-    1. A holder with nothing useful is asked again after 0.2 s, but not before it has answered.
-    2. A holder that is useful is asked again after 1 s.
-    3. When nothing is missing, it is not asked any more.
+    1. A holder is asked again after 0.2 s, but not before it has answered.
+    2. When nothing is missing, it is not asked any more.
     """
     scene.begin(2, 1)
     assert hold(scene, 20) == []
     assert scene.scheduler.next_deadline(scene.now) == pytest.approx(scene.now + HOLDS_INTERVAL_S)
     assert scene.feed(TimePassed(), later=HOLDS_INTERVAL_S) == [RequestHolds(20)]
-    assert scene.feed(TimePassed(), later=HOLDS_AGE_S) == []
+    assert scene.feed(TimePassed(), later=1.0) == []
     assert requested_units(scene.feed(UnitsHeld(20, bits(0, 1)))) == [0]
-    assert scene.feed(TimePassed(), later=HOLDS_INTERVAL_S) == [RequestHolds(20)]
-    scene.feed(UnitsHeld(20, bits(0, 1)))
-    assert RequestHolds(20) not in scene.feed(TimePassed(), later=HOLDS_AGE_S - 0.1)
-    assert RequestHolds(20) in scene.feed(TimePassed(), later=0.2)
+    assert RequestHolds(20) in scene.feed(TimePassed(), later=HOLDS_INTERVAL_S)
     scene.feed(UnitsHeld(20, bits(0, 1)))
     scene.feed(PartReceived(20, 0, 0, MIN_PART))
     scene.feed(PartReceived(20, 0, MIN_PART, MIN_PART))
@@ -1120,6 +1116,17 @@ def test_holders_are_asked_for_what_they_have_until_nothing_is_missing(scene: Sc
     assert not scene.scheduler.remaining
     assert scene.feed(TimePassed(), later=10.0) == []
     assert scene.scheduler.next_deadline(scene.now) is None
+
+
+def test_the_answers_of_holders_of_many_units_take_little_of_the_rate(scene: Scene) -> None:
+    units = 50_000
+    scene.begin(units, 1)
+    hold(scene, 20)
+    scene.feed(UnitsHeld(20, 0))
+    interval = units * HOLDS_INTERVAL_PER_UNIT_S
+    assert interval > HOLDS_INTERVAL_S
+    assert RequestHolds(20) not in scene.feed(TimePassed(), later=interval - 0.1)
+    assert RequestHolds(20) in scene.feed(TimePassed(), later=0.2)
 
 
 def test_what_was_requested_from_a_removed_worker_is_requested_from_others(scene: Scene) -> None:
