@@ -66,8 +66,8 @@ def receivers_line(downloads: Sequence[DownloadStatus], receivers: int) -> str:
     number = f"{format_count(receivers, 'receiver')} pass{'es' if receivers == 1 else ''} on"
     if not shares:
         return f"{number} a complete download"
-    average = sum(shares) // len(shares)
-    return f"{number}: {len(shares):,} still downloading, {average} % verified on average ({min(shares)} to {max(shares)} %)"
+    verified = f"{sum(shares) // len(shares)} % verified on average ({min(shares)} to {max(shares)} %)"
+    return f"{number}: {len(shares):,} still downloading, {verified}"
 
 
 def clients_panel(
