@@ -15,6 +15,7 @@ from msd.wire.security.keys import Role
 from tests.environments.recipes import Wrapper, hosts
 from tests.hostile_clients import Keyring
 from tests.hosts import Broker
+from tests.passing import wait_until_serving
 from tests.processes import MIB, Download, files_equal, make_file
 
 pytestmark = pytest.mark.usefixtures("runtime_folder")
@@ -106,7 +107,7 @@ def test_the_broker_is_killed_while_many_pass_on(tmp_path: Path, keys: Keyring) 
         net.broker.signal(signal.SIGKILL)
         net.broker.wait()
         for number, download in enumerate(downloads):
-            download.wait_until_verified(1.0)
+            wait_until_serving(download)
             assert files_equal(path, tmp_path / f"copy-{number}")
         net.broker.start_again()
         net.broker.wait_for_states(**{"host-1": "awake", "host-2": "awake"})

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zmq
@@ -33,14 +32,10 @@ from msd.wire.protocol.messages import (
 from msd.wire.protocol.segments import span
 from tests.hostile_clients import process_and_children
 from tests.hosts import Broker
+from tests.passing import from_peers, wait_until_serving
 from tests.processes import MIB, Download, Serve, Source, System, files_equal, free_ports, make_file, wait_for
 
 SIZE = 12 * MIB
-
-
-def from_peers(done: dict[str, Any]) -> int:
-    """The bytes that a download has got from others."""
-    return sum(report["bytes"] for name, report in done["workers"].items() if name.startswith("peer"))
 
 
 def receive(system: System, folder: Path, name: str, *arguments: str) -> Download:
@@ -152,7 +147,7 @@ def test_new_receivers_find_the_old_ones_after_the_broker_was_killed(tmp_path: P
         broker.signal(signal.SIGKILL)
         broker.wait()
         for download in downloads:
-            download.wait_until_verified(1.0)
+            wait_until_serving(download)
         assert all(files_equal(path, tmp_path / name) for name in ("first", "second"))
         broker.start_again()
         wait_for("both receivers", lambda: len(holders(broker.port, plan)) == 2)

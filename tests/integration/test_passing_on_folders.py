@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_passing_on import from_peers
-from tests.processes import MIB, Download, Serve, System, make_file, wait_for
+from tests.passing import from_peers, wait_until_serving
+from tests.processes import MIB, Download, Serve, System, make_file
 
 
 @pytest.fixture
@@ -48,10 +48,6 @@ def are_equal(one: Path, other: Path) -> bool:
     return filecmp.cmpfiles(one, other, files, shallow=False)[1:] == ([], [])
 
 
-def serving(download: Download) -> None:
-    wait_for("passing on", lambda: [e for e in download.events_of("waiting") if "passed on" in e["reason"]])
-
-
 def test_a_folder_is_passed_on(serve: Serve, shared: Path, tmp_path: Path) -> None:
     """
     1. A download is complete, and keeps serving. Another one gets most from it.
@@ -62,7 +58,7 @@ def test_a_folder_is_passed_on(serve: Serve, shared: Path, tmp_path: Path) -> No
     size = sum(path.stat().st_size for path in shared.rglob("*") if path.is_file())
     system = serve(shared, "--rate", "1MiB")
     with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
-        serving(first)
+        wait_until_serving(first)
         with receive(system, tmp_path, "second") as second:
             assert from_peers(summary(second)) > size / 4
         first.signal(signal.SIGTERM)
@@ -71,7 +67,7 @@ def test_a_folder_is_passed_on(serve: Serve, shared: Path, tmp_path: Path) -> No
     assert are_equal(shared, tmp_path / "second")
     (tmp_path / "first" / "sub 0" / "file 0").unlink()
     with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
-        serving(first)
+        wait_until_serving(first)
         with receive(system, tmp_path, "third") as third:
             assert from_peers(summary(third)) > size / 4
         first.signal(signal.SIGTERM)
@@ -99,7 +95,7 @@ def test_receivers_of_a_folder_pass_on_to_one_another(serve: Serve, shared: Path
 def test_another_selection_is_another_plan(serve: Serve, shared: Path, tmp_path: Path) -> None:
     system = serve(shared, "--rate", "4MiB")
     with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
-        serving(first)
+        wait_until_serving(first)
         with system.download("sub 0/", "large 0", "-o", "part", "--pass-on", cwd=tmp_path) as other:
             assert from_peers(summary(other)) == 0
     assert (tmp_path / "part" / "large 0").read_bytes() == (shared / "large 0").read_bytes()
