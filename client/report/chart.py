@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msd.client.report.chart_data import (
     AWAKE,
     CORRUPT,
+    OTHERS,
     PEERS,
     RECOVERED,
     STATE_MARKS,
@@ -35,12 +36,13 @@ FORMATS: dict[str, dict[str, None]] = {
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None},
 }
-MIB = 1 << 20
+#: The units of the axes, the largest first.
+UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 #: Width and height in inches.
 SIZE = (9.0, 6.0)
-#: The colour-blind-safe palette of Okabe and Ito; repeated if there are more workers than colours.
+#: The colour-blind-safe palette of Okabe and Ito, for the workers.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-DISK_COLOUR = "#BBBBBB"
+DISK_COLOUR, OTHERS_COLOUR, PEERS_COLOUR = "#BBBBBB", "#999999", "#666666"
 #: The shape of each kind of mark. Kinds do not differ in colour, because the colour identifies the worker.
 SHAPES = {
     STATE_MARKS["asleep"]: "v",
@@ -55,8 +57,8 @@ SHAPES = {
 }
 #: With more marks than this, no vertical lines are drawn at the marks: the lines would hide the rates.
 MAX_LINES = 40
-#: Maximum number of workers in the legend, and of labels on the worker axis.
-MAX_LABELS = 16
+#: Maximum number of workers on the worker axis, unless more have marks, and of labels there.
+MAX_LABELS = 12
 
 
 def plot(report: str, output: str) -> None:
@@ -129,8 +131,8 @@ def _draw(data: ChartData, title: str) -> Figure:
 
     figure = Figure(figsize=SIZE, layout="constrained")
     rates, marks, verified = figure.subplots(3, 1, sharex=True, height_ratios=(5, 2, 2))
-    names = [*data.rates]
-    colours = {name: COLOURS[position % len(COLOURS)] for position, name in enumerate(names)}
+    workers = [band for band in data.rates if band not in (OTHERS, PEERS)]
+    colours = {**dict(zip(workers, COLOURS, strict=False)), OTHERS: OTHERS_COLOUR, PEERS: PEERS_COLOUR}
     _draw_rates(rates, data, colours)
     _draw_marks(marks, data, colours)
     _draw_verified(verified, data, colours)
@@ -139,17 +141,14 @@ def _draw(data: ChartData, title: str) -> Figure:
 
 
 def _draw_rates(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
-    bands = [[rate / MIB for rate in rates] for rates in data.rates.values()]
-    names = [name if name == PEERS else f"worker {name}" for name in data.received]
-    labels = [
-        f"{name}: {format_size(received[-1])}" for name, received in zip(names, data.received.values(), strict=True)
-    ]
-    labels[MAX_LABELS:] = [f"_{label}" for label in labels[MAX_LABELS:]]
-    axes.stackplot(data.times, *bands, labels=labels, colors=[*colours.values()], linewidth=0)
+    unit, unit_name = _unit(max(map(sum, zip(*data.rates.values(), strict=True)), default=0))
+    bands = [[rate / unit for rate in rates] for rates in data.rates.values()]
+    labels = [f"{data.labels[band]}: {format_size(received[-1])}" for band, received in data.received.items()]
+    axes.stackplot(data.times, *bands, labels=labels, colors=[colours[band] for band in data.rates], linewidth=0)
     if len(data.marks) <= MAX_LINES:
         for mark in data.marks:
             axes.axvline(mark.at, color="black", linewidth=0.6, linestyle=":")
-    axes.set_ylabel("rate, MiB/s")
+    axes.set_ylabel(f"rate, {unit_name}/s")
     axes.set_xlim(0, data.times[-1])
     axes.set_ylim(bottom=0)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False, reverse=True)
@@ -158,14 +157,16 @@ def _draw_rates(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
 def _draw_marks(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
 
-    names = [*colours]
+    marked = {mark.worker for mark in data.marks}
+    workers = [name for name, band in data.bands.items() if band != PEERS]
+    names = workers if len(workers) <= MAX_LABELS else [name for name in workers if name in marked]
     kinds = [kind for kind in SHAPES if any(mark.kind == kind for mark in data.marks)]
     for kind in kinds:
-        marks = [mark for mark in data.marks if mark.kind == kind and mark.worker in colours]
+        marks = [mark for mark in data.marks if mark.kind == kind and mark.worker in names]
         axes.scatter(
             [mark.at for mark in marks],
             [names.index(mark.worker) for mark in marks],
-            c=[colours[mark.worker] for mark in marks],
+            c=[colours[data.bands[mark.worker]] for mark in marks],
             marker=SHAPES[kind],
             s=45,
             edgecolors="black",
@@ -192,16 +193,23 @@ def _draw_verified(axes: Axes, data: ChartData, colours: dict[str, str]) -> None
     """Draws the verified bytes over time, by source (the disk and each worker)."""
     # The curves are monotonic, so half the points are enough.
     times = [*data.times[:-1:2], data.times[-1]]
-    bands = [[size / MIB for size in (*sizes[:-1:2], sizes[-1])] for sizes in (data.reused, *data.received.values())]
+    unit, unit_name = _unit(data.total)
+    bands = [[size / unit for size in (*sizes[:-1:2], sizes[-1])] for sizes in (data.reused, *data.received.values())]
     label = f"on disk: {format_size(data.reused[-1])}" if data.reused[-1] else "_"
-    drawn = axes.stackplot(times, *bands, colors=[DISK_COLOUR, *colours.values()], linewidth=0, labels=[label])
+    band_colours = [DISK_COLOUR, *(colours[band] for band in data.received)]
+    drawn = axes.stackplot(times, *bands, colors=band_colours, linewidth=0, labels=[label])
     drawn[0].set_hatch("///")
-    axes.axhline(data.total / MIB, color="black", linewidth=0.8)
-    axes.set_ylim(0, max(data.total / MIB * 1.05, 1e-6))
-    axes.set_ylabel("verified, MiB")
+    axes.axhline(data.total / unit, color="black", linewidth=0.8)
+    axes.set_ylim(0, max(data.total / unit * 1.05, 1e-6))
+    axes.set_ylabel(f"verified, {unit_name}")
     axes.set_xlabel("seconds since the start")
     if data.reused[-1]:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
+
+
+def _unit(largest: float) -> tuple[int, str]:
+    """Returns the unit for an axis up to ``largest`` bytes: its size in bytes, and its name."""
+    return next(((size, name) for size, name in UNITS if largest >= size), (1, "B"))
 
 
 def _shorten(text: str) -> str:

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from msd.client.events import is_peer_name
 from msd.client.report.rate_meter import SETTLING_S
+from msd.wire.support.units import format_count
 
-#: Maximum number of points in all curves together, so that an SVG stays well below 300 KB.
+#: Maximum number of points in all curves together, so that an SVG stays well below 300 KB; without those at marks.
 MAX_POINTS = 1600
+#: Maximum number of marks at which the curves have a point before and one after, so that they turn at the mark.
+MAX_TURNS = 40
+#: Maximum number of bands for workers. Of more workers, those that have sent least share one.
+MAX_BANDS = 8
+#: The bands of several senders: of the other workers, and of all peers.
+OTHERS, PEERS = "others", "peers"
 #: Maximum number of marks; the first are kept.
 MAX_MARKS = 200
 #: A lost connection and its reason are merged into one mark if they are at most this many seconds apart.
@@ -35,15 +41,13 @@ STATE_MARKS = {
 }
 #: The kinds of mark for a worker that is available again: after sleep, and after a failure.
 AWAKE, RECOVERED = "awake", "recovered"
-#: Stands for all peers: there may be hundreds.
-PEERS = "peers"
 #: The kind of mark for a corrupt segment.
 CORRUPT = "corrupt segment"
 
 
 class Sample(Struct, frozen=True):
     """The progress at time ``at``, ``seconds`` after the first request: the bytes reused from the disk, the bytes
-    received from each worker, and the current rate of each worker. The peers are one worker.
+    received from each worker, and the current rate of each worker.
     """
 
     at: float
@@ -69,13 +73,16 @@ class ChartData(Struct, frozen=True):
     """The curves and marks of a chart.
 
     ``times`` are in seconds since the start. ``rates`` (current rates in bytes a second), ``received`` (bytes) and
-    ``reused`` (bytes found on the disk) have one value for each time.
+    ``reused`` (bytes found on the disk) have one value for each time. The first two are by band: the name of a worker,
+    ``OTHERS`` or ``PEERS``. ``labels`` is what each band is called, and ``bands`` the band of each sender.
     """
 
     times: Sequence[float]
     rates: Mapping[str, Sequence[float]]
     received: Mapping[str, Sequence[float]]
     reused: Sequence[float]
+    labels: Mapping[str, str]
+    bands: Mapping[str, str]
     total: int
     marks: Sequence[Mark]
     #: Number of marks left out because there are more than ``MAX_MARKS``.
@@ -92,35 +99,74 @@ def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
     samples = [_sample(event) for event in events if event["event"] == "progress"]
     if not samples or not samples[-1].at > 0:
         raise NothingTransferredError
-    names = sorted(samples[-1].received, key=lambda name: (len(name), name))
+    marks = _marks(events)
+    bands = _bands(samples[-1].received, {mark.worker for mark in marks})
+    order = [band for band in dict.fromkeys(bands.values()) if band not in (OTHERS, PEERS)]
+    order += [band for band in (OTHERS, PEERS) if band in bands.values()]
     end = samples[-1].at
-    points = max(2, min(300, MAX_POINTS // max(1, len(names)) - 1))
+    points = max(2, min(300, MAX_POINTS // max(1, len(order)) - 1))
     step = end / (points - 1)
+    marks = _thinned(marks, step)
     # The rates of the first second are those at its end, as for the peak rate of the report.
     settled = [sample for sample in samples if sample.seconds >= SETTLING_S] or samples[-1:]
     peak = max(settled, key=lambda sample: sum(sample.rates.values()))
-    times = sorted({*(step * point for point in range(points - 1)), end, peak.at})
-    marks = _marks(events, step)
+    turns = _turns([sample.at for sample in samples], [mark.at for mark in marks[:MAX_TURNS]])
+    times = sorted({*(step * point for point in range(points - 1)), *turns, end, peak.at})
     return ChartData(
         times=times,
-        rates={name: _interpolate(times, [(s.at, s.rates.get(name, 0)) for s in settled]) for name in names},
+        rates={band: _interpolate(times, [(s.at, _sum(s.rates, bands, band)) for s in settled]) for band in order},
         received={
-            name: _interpolate(times, [(0.0, 0), *((s.at, s.received.get(name, 0)) for s in samples)]) for name in names
+            band: _interpolate(times, [(0.0, 0), *((s.at, _sum(s.received, bands, band)) for s in samples)])
+            for band in order
         },
         reused=_interpolate(times, [(s.at, s.reused) for s in samples]),
+        labels={band: _label(band, [*bands.values()].count(band)) for band in order},
+        bands=bands,
         total=max(int(event["total"]) for event in events if event["event"] == "progress"),
         marks=marks[:MAX_MARKS],
         omitted_marks=max(0, len(marks) - MAX_MARKS),
     )
 
 
+def _bands(received: Mapping[str, int], marked: Container[str]) -> dict[str, str]:
+    """Returns the band of each sender. Workers with marks and those that have sent most have bands of their own."""
+    names = sorted(received, key=lambda name: (len(name), name))
+    workers = [name for name in names if not is_peer_name(name)]
+    own = {*workers}
+    if len(workers) > MAX_BANDS:
+        ranked = sorted(workers, key=lambda name: (name not in marked, -received[name]))
+        own = {*ranked[: MAX_BANDS - 1]}
+    return {name: PEERS if is_peer_name(name) else name if name in own else OTHERS for name in names}
+
+
+def _label(band: str, senders: int) -> str:
+    """Returns what a band of ``senders`` senders is called."""
+    if band == PEERS:
+        return format_count(senders, "peer")
+    return f"{senders:,} other workers" if band == OTHERS else f"worker {band}"
+
+
+def _sum(values: Mapping[str, int], bands: Mapping[str, str], band: str) -> int:
+    """Returns the sum of the values of all senders of a band."""
+    return sum(value for name, value in values.items() if bands.get(name) == band)
+
+
+def _turns(samples: Sequence[float], marks: Iterable[float]) -> Iterator[float]:
+    """Yields the times of the last sample before each mark and of the first one after it."""
+    for at in marks:
+        after = bisect_right(samples, at)
+        yield from samples[max(0, after - 1) : after + 1]
+
+
 def _sample(event: Mapping[str, Any]) -> Sample:
-    received, rates = Counter[str](), Counter[str]()
-    for name, worker in event["workers"].items():
-        source = PEERS if is_peer_name(name) else name
-        received[source] += int(worker["received"])
-        rates[source] += int(worker["rate"])
-    return Sample(_time(event), float(event["seconds"]), int(event["reused_bytes"]), received, rates)
+    workers = event["workers"].items()
+    return Sample(
+        at=_time(event),
+        seconds=float(event["seconds"]),
+        reused=int(event["reused_bytes"]),
+        received={name: int(worker["received"]) for name, worker in workers},
+        rates={name: int(worker["rate"]) for name, worker in workers},
+    )
 
 
 def _time(event: Mapping[str, Any]) -> float:
@@ -141,11 +187,8 @@ def _interpolate(times: Sequence[float], curve: Sequence[tuple[float, float]]) -
     return values
 
 
-def _marks(events: Iterable[Mapping[str, Any]], step: float) -> list[Mark]:
-    """Returns the marks for the workers' events.
-
-    Drops a mark that is less than ``step`` seconds after the last kept mark of the same kind and worker.
-    """
+def _marks(events: Iterable[Mapping[str, Any]]) -> list[Mark]:
+    """Returns the marks for the workers' events."""
     marks: list[Mark] = []
     #: For each unavailable worker, the position of its last mark in ``marks``.
     down: dict[str, int] = {}
@@ -160,6 +203,11 @@ def _marks(events: Iterable[Mapping[str, Any]], step: float) -> list[Mark]:
                 _mark_down(marks, down, Mark(at, name, STATE_MARKS[state]))
             case {"event": "retry", "worker": str(name), "cause": "corrupt"}:
                 marks.append(Mark(at, name, CORRUPT))
+    return marks
+
+
+def _thinned(marks: Sequence[Mark], step: float) -> list[Mark]:
+    """Drops each mark that is less than ``step`` seconds after the last kept mark of the same kind and worker."""
     last_kept: dict[tuple[str, str], float] = {}
     kept = []
     for mark in marks:

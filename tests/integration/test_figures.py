@@ -123,7 +123,8 @@ def check_common(recording: Recording, printed: str, servers: Servers) -> None:
     delivered = {worker.name: worker.received for worker in last.workers}
     assert delivered == {name: worker["bytes"] for name, worker in report["workers"].items()}
     assert delivered == {name: worker["received"] for name, worker in progress["workers"].items()}
-    assert delivered == {name: round(sizes[-1]) for name, sizes in chart_data(report["events"]).received.items()}
+    curves = chart_data(report["events"]).received
+    assert delivered == {name: round(sizes[-1]) for name, sizes in curves.items()}
     senders = [name for name, size in delivered.items() if size]
     assert len(senders) == status["workers"] == int(line["workers"])
     assert status["peers"] == status["peer_bytes"] == metrics["msd_downloads_peer_bytes_total"] == 0

@@ -67,6 +67,26 @@ def test_the_title_of_several_files_has_their_number(report: dict[str, Any]) -> 
     assert "<!-- 1,234 files: 47.7 MiB verified in 7.98 s, 5.7 MiB/s -->" in drawn
 
 
+@pytest.mark.parametrize(
+    ("size", "rate", "units"),
+    [(90, 9, ("B", "B")), (40 * MB, 2 * MB, ("MiB", "MiB")), (90_000 * MB, MB, ("GiB", "KiB"))],
+)
+def test_each_axis_has_one_unit(report: dict[str, Any], size: int, rate: int, units: tuple[str, str]) -> None:
+    events = [progress(n, size * n // 8, total=size, rates=(rate,) * 64) for n in range(1, 9)]
+    drawn = draw({**report, "events": events}, "run.svg").decode()
+    assert f"<!-- verified, {units[0]} -->" in drawn
+    assert f"<!-- rate, {units[1]}/s -->" in drawn
+
+
+def test_of_many_workers_only_those_with_marks_have_a_row(report: dict[str, Any]) -> None:
+    events = [*steady(8, *[MB] * 64), worker(3, "17", "asleep")]
+    drawn = draw({**report, "events": events}, "run.svg").decode()
+    assert "<!-- worker 17: 7.6 MiB -->" in drawn
+    assert "<!-- 57 other workers: 435 MiB -->" in drawn
+    assert "<!-- 17 -->" in drawn
+    assert "<!-- 18 -->" not in drawn
+
+
 def test_a_failed_download_is_drawn_up_to_its_end(report: dict[str, Any]) -> None:
     error = {"code": 7, "message": "gave up after 3 s without progress"}
     assert draw({"version": 1, "error": error, "events": report["events"]}, "run.svg")

@@ -9,8 +9,12 @@ import pytest
 from msd.client.report.chart_data import (
     AWAKE,
     CORRUPT,
+    MAX_BANDS,
     MAX_MARKS,
     MAX_POINTS,
+    MAX_TURNS,
+    OTHERS,
+    PEERS,
     RECOVERED,
     NothingTransferredError,
     chart_data,
@@ -123,7 +127,42 @@ def test_the_numbers_of_marks_and_points_are_limited() -> None:
     data = chart_data([*events, *steady(100, *[MB] * 64)])
     assert len(data.marks) == MAX_MARKS
     assert data.omitted_marks > 0
-    assert len(data.times) * 64 <= MAX_POINTS
+    assert (len(data.times) - 2 * MAX_TURNS) * len(data.rates) <= MAX_POINTS
+
+
+def test_the_curves_turn_at_the_marks() -> None:
+    """However few points they have elsewhere."""
+    events = [progress(n / 10, n * MB, rates=(MB if n < 333 else 0,) * 64) for n in range(1, 10_001)]
+    data = chart_data([*events, worker(33.25, "1", "asleep")])
+    assert data.times[1] >= 1
+    before, after = (data.times.index(at) for at in (33.2, 33.3))
+    assert after == before + 1
+    assert (data.rates["1"][before], data.rates["1"][after]) == (MB, 0)
+
+
+def test_workers_that_send_least_share_a_band_unless_they_have_marks() -> None:
+    rates = [MB * n for n in range(1, 65)]
+    events = [*steady(10, *rates), worker(5, "3", "asleep")]
+    data = chart_data(events)
+    own = ["3", *(str(n) for n in range(65 - (MAX_BANDS - 2), 65))]
+    assert [*data.rates] == [*data.received] == [*own, OTHERS]
+    assert data.labels == {**{name: f"worker {name}" for name in own}, OTHERS: "57 other workers"}
+    assert data.bands["1"] == OTHERS
+    assert data.bands["64"] == "64"
+    assert sum(sizes[-1] for sizes in data.received.values()) == sum(rates) * 10
+    assert sum(each[-1] for each in data.rates.values()) == sum(rates)
+    assert len(chart_data(steady(10, *rates[:MAX_BANDS])).rates) == MAX_BANDS
+
+
+def test_all_peers_share_a_band() -> None:
+    events = steady(10, MB, MB)
+    for event in events:
+        for name in ("peer 1", "peer 17"):
+            event["workers"][name] = {"received": 2 * event["workers"]["1"]["received"], "assigned": 0, "rate": 2 * MB}
+    data = chart_data([*events, worker(3, "peer 17", "set aside")])
+    assert data.labels == {"1": "worker 1", "2": "worker 2", PEERS: "2 peers"}
+    assert (data.received[PEERS][-1], data.rates[PEERS][-1]) == (40 * MB, 4 * MB)
+    assert data.marks == []
 
 
 def test_without_progress_there_is_nothing_to_draw() -> None:
