@@ -140,12 +140,13 @@ def list_command(
 
     Example: msd list 'photos/**/*.jpg' --long
     """
-    from msd.client.cli.link_argument import find_servers
+    from msd.client.cli.link_argument import find_servers, link_refusals
     from msd.client.cli.list_command import run
 
     _check_seconds("--timeout", timeout)
     servers, selected = find_servers(names or [], flags)
-    run(servers, selected, timeout=timeout, long=long, as_json=json)
+    with link_refusals(names or []):
+        run(servers, selected, timeout=timeout, long=long, as_json=json)
 
 
 @with_server_flags

@@ -13,7 +13,7 @@ from types import FrameType
 from msgspec import Struct
 from msgspec.structs import replace
 
-from msd.client.cli.link_argument import find_link, follow
+from msd.client.cli.link_argument import find_link, follow, link_error
 from msd.client.display.choose_printer import choose_printer
 from msd.client.events import FilesReport, OnEvent, Report
 from msd.client.report.progress_throttle import ProgressThrottle
@@ -102,7 +102,7 @@ def _download(server_flags: ServerFlags, flags: DownloadFlags, on_event: OnEvent
         try:
             return _download_from(settings, servers, flags, on_event)
         except NotAllowedError as error:
-            raise _link_error(error) from None
+            raise link_error(error) from None
     settings, servers = server_flags.load()
     return _download_from(settings, servers, flags, on_event)
 
@@ -119,15 +119,6 @@ def _download_from(settings: Config, servers: Servers, flags: DownloadFlags, on_
         from msd.client.manifest.name_suggestions import with_suggestion
 
         raise with_suggestion(error, flags.names[0] if flags.names else None) from None
-
-
-def _link_error(error: NotAllowedError) -> NotAllowedError:
-    """Returns the error for a link whose key the servers do not admit. Other errors remain as they are."""
-    for found, refuses in (("does not admit this key", "refuses"), ("do not admit this key", "refuse")):
-        place, is_found, _ = str(error).partition(found)
-        if is_found:
-            return NotAllowedError(f"{place}{refuses} this link: it has expired or was revoked; ask for another one")
-    return error
 
 
 def _selects_several(servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> bool:

@@ -1,7 +1,7 @@
 """``msd invite``: makes a link whose holder may download one file or folder without a key of their own.
 
 Runs on the servers' machine, because it admits the key of the invitation. Asks the servers whether the name is shared,
-and makes the link also if they do not answer.
+and makes the link also if they do not answer, unless it were one to a loopback address: that may be a wrong one.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ def run(config: Config, name: str, time_text: str, server5: str | None) -> None:
         raise UsageError(f"--for {time_text}: must be {allowed}, or {UNLIMITED}") from None
     endpoint = _parse(server5) if server5 is not None else address_for_others(config.status)
     name, note = _shared_name(config, normalized(name))
+    if note and endpoint.is_loopback:
+        raise NoAnswerError(
+            f"no servers answer at {config.status}, and a link to {endpoint.host} would be for this machine only:"
+            " start msd serve, or give its address with -a HOST or --server5 HOST"
+        )
     if not config.uses_keys and endpoint.is_loopback:
         print(Link(endpoint, name).text, flush=True)
         print(

@@ -5,13 +5,14 @@ A link may be a secret, and other users of the machine can read arguments. Reads
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msd.wire.config.cli_flags import ServerFlags
-from msd.wire.errors import UsageError
+from msd.wire.errors import NotAllowedError, UsageError
 
 if TYPE_CHECKING:
     from msd.wire.config.servers import Servers
@@ -61,3 +62,22 @@ def find_servers(names: Sequence[str], flags: ServerFlags) -> tuple[Servers, lis
         return flags.find(), [*names]
     _, servers, name = follow(link, flags)
     return servers, [name]
+
+
+@contextlib.contextmanager
+def link_refusals(names: Sequence[str]) -> Iterator[None]:
+    """A block whose ``NotAllowedError`` speaks of the link, if ``names`` are one (or ``-``)."""
+    try:
+        yield
+    except NotAllowedError as error:
+        is_link = tuple(names) == ("-",) or any(name.startswith(SCHEME) for name in names)
+        raise (link_error(error) if is_link else error) from None
+
+
+def link_error(error: NotAllowedError) -> NotAllowedError:
+    """Returns the error for a link whose key the servers do not admit. Other errors remain as they are."""
+    for found, refuses in (("does not admit this key", "refuses"), ("do not admit this key", "refuse")):
+        place, is_found, _ = str(error).partition(found)
+        if is_found:
+            return NotAllowedError(f"{place}{refuses} this link: it has expired or was revoked; ask for another one")
+    return error

@@ -13,10 +13,11 @@ from itertools import islice
 from pathlib import Path
 from shlex import quote
 
-from msd.client.cli.link_argument import find_servers
+from msd.client.cli.link_argument import find_servers, link_refusals
 from msd.client.operations.verify import Comparison, mismatch_lines, verify, verify_sha256
 from msd.client.operations.verify_folder import Difference, FolderComparison, verify_folder
 from msd.wire.config.cli_flags import ServerFlags
+from msd.wire.config.servers import Servers
 from msd.wire.errors import NotFoundError, SourceError
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count
@@ -35,8 +36,14 @@ def run(flags: ServerFlags, path: str, name: str | None, *, sha256: str | None, 
             print(json.dumps({"path": path, "sha256": digits, "matches": True}))
         if name is None:
             return
-    servers, names = find_servers([name] if name is not None else [], flags)
-    name = names[0] if names else None
+    given = [name] if name is not None else []
+    servers, names = find_servers(given, flags)
+    with link_refusals(given):
+        _compare(servers, path, names[0] if names else None, timeout, as_json=as_json)
+
+
+def _compare(servers: Servers, path: str, name: str | None, timeout: float, *, as_json: bool) -> None:
+    """Compares a file or folder with what is shared as ``name``, and prints the result. Raises ``MsdError``."""
     if Path(path).is_dir():
         _report_folder(verify_folder(servers, Path(path), name, timeout), as_json=as_json)
         return

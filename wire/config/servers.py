@@ -1,10 +1,11 @@
 """Locates the servers for a client or an operator: from the configuration, the flags and server 5's address.
 
-Opens no sockets; ``Servers.resolved`` looks up host names.
+Connects to nothing; ``Servers.resolved`` looks up host names.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,9 +120,10 @@ def locate_servers(
             raise UsageError(
                 f"server_key must be {allowed}, as printed by msd serve", arguments=("server_key",)
             ) from None
-    needs_credentials = key is not None or config.uses_keys
-    credentials = select_credentials(config.key_folder, key, config.key) if needs_credentials else None
     status = _parse_server5(server5) if server5 is not None else config.status
+    is_own = server5 is not None and not config.security and _is_own(status)
+    needs_credentials = key is not None or config.uses_keys or is_own
+    credentials = select_credentials(config.key_folder, key, config.key) if needs_credentials else None
     endpoints = [worker.endpoint for worker in config.workers] if server5 is None or ports is not None else []
     status, *endpoints = [endpoint.replace_wildcard(LOOPBACK) for endpoint in (status, *endpoints)]
     workers = dict(enumerate(endpoints, 1))
@@ -147,6 +149,17 @@ def linked_servers(config: Config, link: Link) -> Servers:
         else:
             credentials = select_credentials(config.key_folder, link.server_key, config.key)
     return Servers(link.server5, {}, pinned=False, credentials=credentials, client_name=config.name)
+
+
+def _is_own(endpoint: Endpoint) -> bool:
+    """True if this is an address of this machine that others can reach: its servers use keys, unless configured."""
+    if endpoint.is_loopback or endpoint.name_to_look_up is not None:
+        return False
+    from msd.wire.net.own_addresses import own_addresses  # Not needed without --server5.
+
+    with contextlib.suppress(OSError):
+        return endpoint.host in map(str, own_addresses())
+    return False
 
 
 def _parse_server5(text: str) -> Endpoint:

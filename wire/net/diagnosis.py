@@ -46,6 +46,8 @@ class Contact(Struct, frozen=True):
     detail: str = ""
 
 
+#: What else may be the reason if this machine refuses connections to its loopback address, the default.
+OTHER_ADDRESS = " If it was started with -a HOST, give that here, too"
 #: For each outcome: the statement about one address and about several, and the advice. ``Outcome`` lists the most
 #: specific outcomes first. If there are several, the most specific one is stated last, and its advice is given.
 _TEXTS = {
@@ -135,6 +137,8 @@ def diagnose(contacts: Iterable[Contact], version: int) -> str:
     advice = ""
     for (outcome, _), group in sorted(groups.items(), key=lambda item: -order.index(item[0][0])):
         advice = _TEXTS[outcome][2]
+        if outcome is Outcome.REFUSED and all(contact.endpoint.is_loopback for contact in group):
+            advice += OTHER_ADDRESS
         clauses.append(f"{describe(group)} {statement(group[0], version, is_one=len(group) == 1)}")
     return "; ".join(clauses) + (f": {advice}" if advice else "")
 

@@ -220,8 +220,8 @@ def select_credentials(
 ) -> Credentials | None:
     """Selects the key pair for connecting to the servers whose public key is ``server_key``: the pair called ``name``,
     by default the only client's pair in the folder. If ``server_key`` is None, the servers are on this machine: selects
-    their own pair, or returns None if the folder does not contain it. With ``may_be_server`` False, it never selects
-    that pair. Raises ``NotAllowedError`` if no pair can be selected.
+    their own pair, or returns None if the folder does not contain it. With ``may_be_server`` False, the key is that of
+    a worker, and it never selects that pair. Raises ``NotAllowedError`` if no pair can be selected.
     """
     server_pair = folder.load(SERVER) if may_be_server else None
     if server_pair is not None and server_key in (None, server_pair.public):
@@ -235,8 +235,9 @@ def select_credentials(
         hint = 'choose one with key = "NAME" under [client] in the config.toml of the current folder'
         raise NotAllowedError(f"{folder.path} contains the keys {', '.join(names)}: {hint}")
     if pair is None:
-        hint = "create one with msd keys new NAME and have it admitted"
-        raise NotAllowedError(f"{folder.path} contains no client key: {hint}")
+        kind, role = ("client", "") if may_be_server else ("worker", " with --role worker")
+        hint = f"create one with msd keys new NAME and have it admitted{role}"
+        raise NotAllowedError(f"{folder.path} contains no {kind} key: {hint}")
     return Credentials(pair, server_key)
 
 

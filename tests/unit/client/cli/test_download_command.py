@@ -17,7 +17,7 @@ from msd.client.operations import download_files as download_files_module
 from msd.client.operations import dry_run as dry_run_module
 from msd.client.operations import list_files as list_module
 from msd.wire.config.cli_flags import ServerFlags
-from msd.wire.errors import DiskError, NotAllowedError, NotFoundError, UsageError
+from msd.wire.errors import DiskError, NotFoundError, UsageError
 
 FLAGS = DownloadFlags(
     names=(),
@@ -182,21 +182,3 @@ def test_with_json_the_first_failure_is_the_last_event(calls: Calls, capsys: pyt
     with pytest.raises(DiskError):
         run(ServerFlags(), options(names=("a", "b/"), json=True, quiet=False))
     assert capsys.readouterr().out.startswith('{"event": "summary"')
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        (
-            "server 5 at h:5 does not admit this key: ask the operator to run msd keys admit",
-            "server 5 at h:5 refuses this link: it has expired or was revoked; ask for another one",
-        ),
-        (
-            "server 5 at h:5 and worker 1 at h:1 do not admit this key: ask the operator to run msd keys admit",
-            "server 5 at h:5 and worker 1 at h:1 refuse this link: it has expired or was revoked; ask for another one",
-        ),
-        ("server 5 at h:5 does not use keys", "server 5 at h:5 does not use keys"),
-    ],
-)
-def test_the_error_about_a_link_whose_key_is_refused_speaks_of_the_link(said: str, expected: str) -> None:
-    assert str(download_command._link_error(NotAllowedError(said))) == expected

@@ -135,3 +135,10 @@ def test_servers_that_do_not_answer_are_no_reason_to_make_no_link(
     link, note = invited(config, capsys, name)
     assert link.name == name
     assert note.rstrip().endswith(said)
+    local = Config(security="curve", keys=config.keys)
+    before = config.key_folder.admitted_keys()
+    with pytest.raises(NoAnswerError, match="give its address with -a HOST or --server5 HOST"):
+        run(local, name, "24h", None)
+    assert config.key_folder.admitted_keys() == before
+    run(local, name, "24h", "films.example.org")
+    assert Link.parse(capsys.readouterr().out.strip()).server5 == Endpoint("films.example.org", 39223)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from msd.client.cli.link_argument import SCHEME, VARIABLE, find_link
+from msd.client.cli.link_argument import SCHEME, VARIABLE, find_link, link_error, link_refusals
 from msd.wire.config import links
 from msd.wire.config.cli_flags import ServerFlags
-from msd.wire.errors import UsageError
+from msd.wire.errors import NotAllowedError, UsageError
 
 LINK = "msd://host/film"
 NO_FLAGS = ServerFlags()
@@ -45,3 +45,29 @@ def test_a_link_stands_alone() -> None:
 def test_a_link_says_where_the_servers_are(flags: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="leave out -a, -p, --server5 and --server-key"):
         find_link([LINK], ServerFlags(**flags), {})
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            "server 5 at h:5 does not admit this key: ask the operator to run msd keys admit",
+            "server 5 at h:5 refuses this link: it has expired or was revoked; ask for another one",
+        ),
+        (
+            "server 5 at h:5 and worker 1 at h:1 do not admit this key: ask the operator to run msd keys admit",
+            "server 5 at h:5 and worker 1 at h:1 refuse this link: it has expired or was revoked; ask for another one",
+        ),
+        ("server 5 at h:5 does not use keys", "server 5 at h:5 does not use keys"),
+    ],
+)
+def test_the_error_about_a_link_whose_key_is_refused_speaks_of_the_link(said: str, expected: str) -> None:
+    assert str(link_error(NotAllowedError(said))) == expected
+
+
+def test_only_the_error_about_a_link_speaks_of_it() -> None:
+    error = NotAllowedError("server 5 at h:5 does not admit this key: ask the operator")
+    with pytest.raises(NotAllowedError, match="has expired or was revoked"), link_refusals([f"{SCHEME}h/a"]):
+        raise error
+    with pytest.raises(NotAllowedError, match="ask the operator"), link_refusals(["a"]):
+        raise error

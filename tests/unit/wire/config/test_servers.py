@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from msd.wire.config.servers import Servers, locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import NotAllowedError, UsageError
-from msd.wire.net import name_lookup
+from msd.wire.net import name_lookup, own_addresses
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.security.keys import Credentials
 from tests.unit.wire.config.configurations import KEY, PORTS, create_server_pair, workers
@@ -116,6 +117,25 @@ def test_the_servers_of_this_machine_are_used_with_their_own_pair(tmp_path: Path
     assert locate_servers(config, **flags).credentials is None
     pair = create_server_pair(tmp_path / "keys")
     assert locate_servers(config, **flags).credentials == Credentials(pair, pair.public)
+
+
+@pytest.mark.parametrize(
+    ("server5", "security", "is_used"),
+    [
+        ("192.0.2.7:7000", "", True),
+        ("192.0.2.7", "none", False),
+        ("192.0.2.8", "", False),
+        ("films.example.org", "", False),
+        ("127.0.0.1", "", False),
+    ],
+)
+def test_server_5_at_another_address_of_this_machine_is_used_with_its_own_pair(
+    home: Path, monkeypatch: pytest.MonkeyPatch, server5: str, security: str, is_used: bool
+) -> None:
+    monkeypatch.setattr(own_addresses, "own_addresses", lambda: [ip_address("127.0.0.1"), ip_address("192.0.2.7")])
+    pair = create_server_pair(home / ".config" / "msd" / "keys")
+    expected = Credentials(pair, pair.public) if is_used else None
+    assert locate_servers(Config(security=security), server5=server5).credentials == expected
 
 
 def test_a_server_key_on_the_command_line_overrides_the_file(tmp_path: Path) -> None:

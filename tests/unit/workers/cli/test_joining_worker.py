@@ -97,7 +97,7 @@ def test_the_key_is_that_of_the_file(folder: Path) -> None:
 def test_the_key_of_the_servers_themselves_is_never_used(folder: Path) -> None:
     keys = KeyFolder(folder / "config" / "msd" / "keys")
     server = keys.init()
-    with pytest.raises(NotAllowedError, match="contains no client key"):
+    with pytest.raises(NotAllowedError, match=r"contains no worker key: create one .* with --role worker"):
         options(server_key=server.public.hex())
     own, _ = keys.new("attic")
     credentials = options(server_key=server.public.hex()).credentials
