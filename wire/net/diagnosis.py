@@ -47,7 +47,7 @@ class Contact(Struct, frozen=True):
 
 
 #: What else may be the reason if this machine refuses connections to its loopback address, the default.
-OTHER_ADDRESS = " If it was started with -a HOST, give that here, too"
+OTHER_ADDRESS = " If it listens at another address, give that one"
 #: For each outcome: the statement about one address and about several, and the advice. ``Outcome`` lists the most
 #: specific outcomes first. If there are several, the most specific one is stated last, and its advice is given.
 _TEXTS = {

@@ -84,7 +84,7 @@ def test_every_outcome_but_an_answer_has_an_advice_of_its_own() -> None:
 
 def test_this_machine_may_serve_at_another_address_than_the_loopback_one() -> None:
     text = diagnose([Contact("server 5", Endpoint("127.0.0.1", 39223), Outcome.REFUSED)], 3)
-    assert text.endswith("is msd serve running there? If it was started with -a HOST, give that here, too")
+    assert text.endswith("is msd serve running there? If it listens at another address, give that one")
 
 
 def test_addresses_with_the_same_outcome_share_one_statement() -> None:
