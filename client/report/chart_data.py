@@ -101,8 +101,8 @@ def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
         raise NothingTransferredError
     marks = _marks(events)
     bands = _bands(samples[-1].received, {mark.worker for mark in marks})
-    order = [band for band in dict.fromkeys(bands.values()) if band not in (OTHERS, PEERS)]
-    order += [band for band in (OTHERS, PEERS) if band in bands.values()]
+    senders = {band: [name for name in bands if bands[name] == band] for band in dict.fromkeys(bands.values())}
+    order = sorted(senders, key=lambda band: (OTHERS, PEERS).index(band) if band in (OTHERS, PEERS) else -1)
     end = samples[-1].at
     points = max(2, min(300, MAX_POINTS // max(1, len(order)) - 1))
     step = end / (points - 1)
@@ -114,13 +114,13 @@ def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
     times = sorted({*(step * point for point in range(points - 1)), *turns, end, peak.at})
     return ChartData(
         times=times,
-        rates={band: _interpolate(times, [(s.at, _sum(s.rates, bands, band)) for s in settled]) for band in order},
+        rates={band: _interpolate(times, [(s.at, _sum(s.rates, senders[band])) for s in settled]) for band in order},
         received={
-            band: _interpolate(times, [(0.0, 0), *((s.at, _sum(s.received, bands, band)) for s in samples)])
+            band: _interpolate(times, [(0.0, 0), *((s.at, _sum(s.received, senders[band])) for s in samples)])
             for band in order
         },
         reused=_interpolate(times, [(s.at, s.reused) for s in samples]),
-        labels={band: _label(band, [*bands.values()].count(band)) for band in order},
+        labels={band: _label(band, [samples[-1].received[name] for name in senders[band]]) for band in order},
         bands=bands,
         total=max(int(event["total"]) for event in events if event["event"] == "progress"),
         marks=marks[:MAX_MARKS],
@@ -139,16 +139,15 @@ def _bands(received: Mapping[str, int], marked: Container[str]) -> dict[str, str
     return {name: PEERS if is_peer_name(name) else name if name in own else OTHERS for name in names}
 
 
-def _label(band: str, senders: int) -> str:
-    """Returns what a band of ``senders`` senders is called."""
+def _label(band: str, received: Sequence[int]) -> str:
+    """Returns what a band is called. ``received`` is what each of its senders has sent: idle peers do not count."""
     if band == PEERS:
-        return format_count(senders, "peer")
-    return f"{senders:,} other workers" if band == OTHERS else f"worker {band}"
+        return format_count(sum(size > 0 for size in received), "peer")
+    return f"{len(received):,} other workers" if band == OTHERS else f"worker {band}"
 
 
-def _sum(values: Mapping[str, int], bands: Mapping[str, str], band: str) -> int:
-    """Returns the sum of the values of all senders of a band."""
-    return sum(value for name, value in values.items() if bands.get(name) == band)
+def _sum(values: Mapping[str, int], senders: Iterable[str]) -> int:
+    return sum(values.get(name, 0) for name in senders)
 
 
 def _turns(samples: Sequence[float], marks: Iterable[float]) -> Iterator[float]:

@@ -159,6 +159,7 @@ def test_all_peers_share_a_band() -> None:
     for event in events:
         for name in ("peer 1", "peer 17"):
             event["workers"][name] = {"received": 2 * event["workers"]["1"]["received"], "assigned": 0, "rate": 2 * MB}
+        event["workers"]["peer 18"] = {"received": 0, "assigned": 9, "rate": 0}
     data = chart_data([*events, worker(3, "peer 17", "set aside")])
     assert data.labels == {"1": "worker 1", "2": "worker 2", PEERS: "2 peers"}
     assert (data.received[PEERS][-1], data.rates[PEERS][-1]) == (40 * MB, 4 * MB)
