@@ -115,6 +115,12 @@ class PartFile(Output):
         self.path, self._fd = self._file.path, self._file.fd
         for warning in self._file.warnings:
             self._warn(warning)
+        #: Not locked, unlike the other one: a process that still reads it does not keep the next download from writing.
+        #: None if the file cannot be opened for reading. Opened before the changes are watched.
+        self._unlocked: int | None = None
+        with contextlib.suppress(OSError):
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._unlocked = os.open(self.path.name, flags, dir_fd=self._folder)
         self._changes = ChangeDetector(self._fd)
         #: True once another program may have changed the file, until it is hashed again.
         self._is_suspect = False
@@ -129,7 +135,7 @@ class PartFile(Output):
 
     @property
     def descriptors(self) -> list[int]:
-        return [self._fd]
+        return [self._unlocked] if self._unlocked is not None else []
 
     @property
     def saved_progress(self) -> str:
@@ -222,6 +228,8 @@ class PartFile(Output):
         self._changes.close()
         if not os.fstat(self._fd).st_size:
             self._discard()
+        if self._unlocked is not None:
+            os.close(self._unlocked)
         os.close(self._fd)
         os.close(self._folder)
 

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,28 @@ def test_what_an_existing_file_has_is_passed_on(serve: Serve, source: Source, tm
         first.wait_until_done()
     assert files_equal(path, tmp_path / "first")
     assert files_equal(path, tmp_path / "second")
+
+
+def test_receivers_of_a_file_that_changes_pass_on_the_new_version(
+    serve: Serve, source: Source, tmp_path: Path, rng: random.Random
+) -> None:
+    """The scheduler numbers its units after those of the old version, unlike the plan."""
+    path = source(SIZE // 2)
+    system = serve(path, "--rate", "512KiB")
+    with receive(system, tmp_path, "first") as first, receive(system, tmp_path, "second") as second:
+        for download in (first, second):
+            download.wait_until_verified(0.3)
+        new = make_file(tmp_path / "new", SIZE // 2, rng)
+        content = new.read_bytes()
+        new.replace(path)
+        reports = [download.wait_until_done() for download in (first, second)]
+        assert all(download.events_of("changed") for download in (first, second))
+        changed_at = max(download.events_of("changed")[0]["at"] for download in (first, second))
+    assert all((tmp_path / name).read_bytes() == content for name in ("first", "second"))
+    assert sum(map(from_peers, reports)) > 0
+    later = [e for d in (first, second) for e in d.events_of("progress") if e["at"] > changed_at + 1.0]
+    received = [{n: w["received"] for n, w in e["workers"].items() if n.startswith("peer")} for e in later]
+    assert any(one != other for one, other in pairwise(received)), "peers send units of the new version"
 
 
 def test_a_busy_port_is_noticed_before_anything_is_made(serve: Serve, source: Source, tmp_path: Path) -> None:

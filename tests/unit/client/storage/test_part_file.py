@@ -282,6 +282,21 @@ def test_closing_the_part_file_releases_the_lock(output: Path) -> None:
     PartFile(output, MANIFEST).close()
 
 
+def test_a_process_that_reads_the_part_file_keeps_no_other_download_from_writing(output: Path) -> None:
+    """Nor does its descriptor look like another program that may have changed the file."""
+    warnings: list[str] = []
+    with closing(PartFile(output, MANIFEST, on_warning=warnings.append)) as part:
+        (fd,) = part.descriptors
+        kept = os.dup(fd)
+        part.write(0, segment_of(DATA, 0))
+    with closing(PartFile(output, MANIFEST, on_warning=warnings.append)) as part:
+        write_all(part)
+        part.publish(replace=False, sync=False)
+    assert os.pread(kept, len(DATA), 0) == DATA
+    os.close(kept)
+    assert warnings == []
+
+
 def test_a_rejected_second_download_does_not_disturb_the_first(output: Path) -> None:
     with closing(PartFile(output, MANIFEST)) as part:
         part.write(0, segment_of(DATA, 0))
