@@ -1,10 +1,10 @@
 """Download times under faults, compared with the ideal time and with that of aria2 using four nginx servers.
 
-The *ideal* time is the file size divided by the sum of the available rates. The time of msd is ``seconds`` in its
-``done`` event; the time of aria2 is the run time of its process. aria2 and nginx are Debian packages; without them, the
-aria2 column is empty. nginx servers have the same rates as the workers, but nginx sends the quota of a connection's
-first second in one burst, so aria2 can beat the ideal time (by 0.5 to 1 s here). A burst of a worker is one segment.
-The broker restarts a killed worker; a killed nginx stays down.
+The servers are in one network namespace and the client in another. Each server has a link of its own between them,
+whose rate is limited (``tbf``): the same links for both programs. Neither limits its own rate. The *ideal* time is the
+file size divided by the sum of the rates that are left. The time of msd is ``seconds`` in its ``done`` event; the time
+of aria2 is the run time of its process. The broker restarts a killed worker; a killed nginx stays down. Needs root;
+aria2 and nginx are Debian packages, without which the aria2 column is empty.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,19 @@ from typing import Protocol
 
 from bench.bounds import Bound, conclude
 from bench.measuring import make_random_file, memory_folder
-from tests.network_fault_proxy import Proxy
-from tests.processes import MIB, Download, System, free_ports
+from tests.environments.recipes import Wrapper, network_namespace, run_in
+from tests.hosts import Broker
+from tests.processes import MIB, Download, wait_for
 
 ROUNDS = 3
 SIZE = 384 * MIB
 #: Timeout for one download, in seconds.
 TIMEOUT = 60.0
+NUMBERS = (1, 2, 3, 4)
+#: The port of every server; the broker has the next one.
+PORT = 20000
+#: The bytes of a full Ethernet frame, as ``tbf`` counts them, and of the TCP payload in it.
+FRAME, FRAME_PAYLOAD = 1514, 1448
 
 
 class Servers(Protocol):
@@ -106,9 +113,14 @@ CASES = [
 
 
 class OurServers:
-    def __init__(self, system: System) -> None:
-        self._system = system
-        self._pids = {worker.number: worker.pid for worker in system.status().workers}
+    """A broker and its four workers. The worker with number N serves at ``address(N)``."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._pids = {
+            worker["number"]: worker["pid"]
+            for worker in broker.wait_for_states(**dict.fromkeys(map(str, NUMBERS), "awake")).values()
+        }
 
     def freeze(self, number: int) -> None:
         os.kill(self._pids[number], signal.SIGSTOP)
@@ -120,28 +132,33 @@ class OurServers:
         os.kill(self._pids[number], signal.SIGKILL)
 
     def all_down(self) -> None:
-        self._system.put_to_sleep(1, 2, 3, 4)
+        self._toggle()
 
     def all_up(self) -> None:
-        self._system.wake(1, 2, 3, 4)
+        self._toggle()
+
+    def _toggle(self) -> None:
+        # At the console, which takes no time; the process of a command would.
+        self._broker.write_stdin("".join(f"{number}\n" for number in self._pids))
 
 
 class Nginx:
-    """Four nginx servers with one process each."""
+    """Four nginx servers with one process each. The one with number N serves at ``address(N)``."""
 
-    def __init__(self, source: Path, folder: Path, case: Case) -> None:
+    def __init__(self, source: Path, folder: Path, wrapper: Wrapper) -> None:
+        self._wrapper = wrapper
         self._commands: list[list[str]] = []
         self._running: dict[int, subprocess.Popen[bytes]] = {}
-        self.ports = free_ports()[:4]
-        for number, (port, rate) in enumerate(zip(self.ports, case.rates, strict=True), 1):
+        for number in NUMBERS:
             config = folder / f"nginx-{number}.conf"
             config.write_text(
                 f"daemon off; master_process off; pid {folder}/{number}.pid; error_log /dev/null;"
-                f"events {{}} http {{ access_log off; server {{ listen 127.0.0.{number}:{port};"
-                f" root {source.parent}; limit_rate {int(rate * 1024)}k; }} }}"
+                f"events {{}} http {{ access_log off; server {{ listen {address(number)}:{PORT};"
+                f" root {source.parent}; }} }}"
             )
-            self._commands.append(["nginx", "-c", str(config), "-p", str(folder)])
+            self._commands.append([*wrapper, "nginx", "-c", str(config), "-p", str(folder)])
         self.all_up()
+        wait_for("nginx", self._listens)
 
     def freeze(self, number: int) -> None:
         self._running[number].send_signal(signal.SIGSTOP)
@@ -158,8 +175,47 @@ class Nginx:
             self.kill(number)
 
     def all_up(self) -> None:
-        for number, command in enumerate(self._commands, 1):
+        for number, command in zip(NUMBERS, self._commands, strict=True):
             self._running[number] = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def _listens(self) -> bool:
+        command = [*self._wrapper, "ss", "-Htln", f"sport = :{PORT}"]
+        return len(subprocess.run(command, check=True, capture_output=True).stdout.splitlines()) == len(NUMBERS)
+
+
+def address(number: int) -> str:
+    """Returns the address of the servers with this number; 0 is that of the broker."""
+    return f"198.18.{number}.1"
+
+
+@contextmanager
+def links(rates: Sequence[float]) -> Iterator[tuple[Wrapper, Wrapper]]:
+    """A namespace for the servers and one for the client, and a link between them for each server, which carries its
+    rate (MiB/s of TCP payload) towards the client. The link of the broker has no limit.
+    """
+    with network_namespace() as servers, network_namespace() as client:
+        for number in (0, *NUMBERS):
+            run_in(servers, f"ip link add e{number} type veth peer name e{number} netns {client[-1]}")
+            for wrapper, end in ((servers, 1), (client, 2)):
+                run_in(wrapper, f"ip address add 198.18.{number}.{end}/24 dev e{number}")
+                run_in(wrapper, f"ip link set e{number} up")
+        for number, rate in zip(NUMBERS, rates, strict=True):
+            bits = int(rate * MIB * 8 * FRAME / FRAME_PAYLOAD)
+            run_in(servers, f"tc qdisc add dev e{number} root tbf rate {bits}bit burst 64kb latency 50ms")
+        yield servers, client
+
+
+@contextmanager
+def delayed(client: Wrapper, seconds: float) -> Iterator[list[str]]:
+    """Yields ports of the client's machine that are forwarded to the servers, and to the broker, with a delay."""
+    targets = [*(f"{address(number)}:{PORT}" for number in NUMBERS), f"{address(0)}:{PORT + 1}"]
+    command = [*client, sys.executable, "-m", "bench.delay", str(seconds), *targets]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
+        try:
+            assert proxy.stdout is not None
+            yield proxy.stdout.readline().split()
+        finally:
+            proxy.kill()
 
 
 @contextmanager
@@ -180,28 +236,28 @@ def faults(case: Case, servers: Servers, done: Callable[[], bool]) -> Iterator[N
 
 def run_ours(case: Case, source: Path, folder: Path) -> tuple[float, float]:
     """Downloads with msd. Returns the download time in seconds and the share of wasted bytes."""
-    config = folder / "config.toml"
-    ports = free_ports()
-    workers = "".join(
-        f"[[workers]]\nport = {p}\nrate = {int(r * MIB)}\n" for p, r in zip(ports[:4], case.rates, strict=True)
-    )
-    config.write_text(f"[broker]\nstatus_port = {ports[4]}\n{workers}")
+    workers = "".join(f'[[workers]]\nhost = "{address(number)}"\nport = {PORT}\n' for number in NUMBERS)
     (folder / "copy").unlink(missing_ok=True)
     with ExitStack() as stack:
-        system = stack.enter_context(System(source, "-c", str(config), ports=ports)).wait_until_ready()
-        server_flags = system.server_flags
-        if case.delay:
-            proxies = [stack.enter_context(Proxy(port)) for port in ports[:4]]
-            for proxy in proxies:
-                proxy.delay = case.delay
-            server_flags = ["-a", "127.0.0.1", "-p", *(str(proxy.port) for proxy in proxies), str(ports[4])]
-        servers = OurServers(system)
-        client = stack.enter_context(
-            Download(server_flags, "-o", str(folder / "copy"), "--no-sync", "--timeout", str(TIMEOUT), interval=0.5)
+        server, client = stack.enter_context(links(case.rates))
+        broker = Broker(
+            folder / "servers",
+            host=address(0),
+            port=PORT + 1,
+            settings=f'[share]\npath = "{source}"\n{workers}',
+            wrapper=server,
+            stdin=subprocess.PIPE,
         )
-        client.wait_until_verified(1e-9)
-        with faults(case, servers, lambda: client.process.poll() is not None):
-            done = client.wait_until_done(2 * TIMEOUT)
+        stack.enter_context(broker)
+        servers = OurServers(broker)
+        flags = broker.server_flags
+        if case.delay:
+            flags = ["-a", "127.0.0.1", "-p", *stack.enter_context(delayed(client, case.delay))]
+        options = ["-o", str(folder / "copy"), "--no-sync", "--timeout", str(TIMEOUT)]
+        download = stack.enter_context(Download(flags, *options, interval=0.5, wrapper=client))
+        download.wait_until_verified(1e-9)
+        with faults(case, servers, lambda: download.process.poll() is not None):
+            done = download.wait_until_done(2 * TIMEOUT)
     return float(done["seconds"]), done["wasted_bytes"] / done["bytes"]
 
 
@@ -209,24 +265,28 @@ def run_aria2(case: Case, source: Path, folder: Path) -> float:
     """Downloads with aria2 over one connection to each of four nginx servers. Returns the time in seconds; infinity
     after a timeout.
     """
-    servers = Nginx(source, folder, case)
     (folder / "copy").unlink(missing_ok=True)
-    # Use a different address for each server, because aria2 limits connections per host.
-    urls = [f"http://127.0.0.{number}:{port}/{source.name}" for number, port in enumerate(servers.ports, 1)]
-    command = ["aria2c", "-q", "-x1", "-s4", "-k1M", "--file-allocation=none", "--retry-wait=1", "-m0"]
-    time.sleep(0.3)  # nginx does not report when it is ready.
-    began = time.monotonic()
-    try:
-        with subprocess.Popen([*command, "-d", str(folder), "-o", "copy", *urls], stdout=subprocess.DEVNULL) as aria2:
-            with faults(case, servers, lambda: aria2.poll() is not None):
-                try:
-                    aria2.wait(TIMEOUT)
-                except subprocess.TimeoutExpired:
-                    aria2.kill()
-                    return float("inf")
-            return time.monotonic() - began
-    finally:
-        servers.all_down()
+    options = ["-q", "-x1", "-s4", "-k1M", "--file-allocation=none", "--retry-wait=1", "-m0"]
+    with ExitStack() as stack:
+        server, client = stack.enter_context(links(case.rates))
+        servers = Nginx(source, folder, server)
+        stack.callback(servers.all_down)
+        places = [f"{address(number)}:{PORT}" for number in NUMBERS]
+        if case.delay:
+            ports = stack.enter_context(delayed(client, case.delay))
+            # A different address for each server, because aria2 limits the connections to one.
+            places = [f"127.0.0.{number}:{port}" for number, port in zip(NUMBERS, ports, strict=False)]
+        urls = [f"http://{place}/{source.name}" for place in places]
+        command = [*client, "aria2c", *options, "-d", str(folder), "-o", "copy", *urls]
+        began = time.monotonic()
+        aria2 = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        with faults(case, servers, lambda: aria2.poll() is not None):
+            try:
+                aria2.wait(TIMEOUT)
+            except subprocess.TimeoutExpired:
+                aria2.kill()
+                return float("inf")
+        return time.monotonic() - began
 
 
 def run() -> None:
@@ -242,7 +302,7 @@ def run() -> None:
             own_runs, aria2_runs = [], []
             for _ in range(ROUNDS):
                 own_runs.append(run_ours(case, source, folder))
-                if have_aria2 and not case.delay:
+                if have_aria2:
                     aria2_runs.append(run_aria2(case, source, folder))
             seconds = statistics.median(second for second, _ in own_runs)
             waste = max(share for _, share in own_runs)

@@ -23,6 +23,7 @@ class Broker(Process):
         keys: Keyring | None = None,
         settings: str = "",
         wrapper: Sequence[str] = (),
+        **options: Any,
     ) -> None:
         self.folder = folder
         self.host = host
@@ -36,14 +37,15 @@ class Broker(Process):
         self.config.write_text(text)
         self.server_flags = ["--server5", f"{host}:{self.port}"]
         self.env: dict[str, Any] = {} if keys is None else {"env": keys.env("servers")}
+        self._options = options
         if keys is not None:
             self.server_flags += ["--server-key", keys.servers.public.hex()]
         self._arguments = [*MSD, "serve", "-c", str(self.config)]
-        super().__init__(self._arguments, wrapper=wrapper, **self.env)
+        super().__init__(self._arguments, wrapper=wrapper, **self.env, **options)
 
     def start_again(self) -> None:
         """Starts the broker again after it has ended."""
-        super().__init__(self._arguments, wrapper=self.wrapper, **self.env)
+        super().__init__(self._arguments, wrapper=self.wrapper, **self.env, **self._options)
 
     def worker(self, name: str, *arguments: str, owner: str = "", **options: Any) -> Worker:
         """Starts a worker of this name, if it is not empty, which has the keys of ``owner``."""

@@ -25,7 +25,7 @@ TICK = 0.002
 
 
 class Proxy:
-    """Forwards connections from ``127.0.0.1:port`` to ``127.0.0.1:target``. A context manager.
+    """Forwards connections from ``port`` of the address ``near`` to the port ``target`` of ``far``. A context manager.
 
     Faults in the direction from the target to the client: ``rate`` in bytes/s (0: unlimited), ``flip_every``
     (flips the lowest bit of every nth byte; 0: none), ``cut_after`` (closes a connection after this many bytes;
@@ -33,8 +33,9 @@ class Proxy:
     ``refusing`` closes new connections at once.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, *, near: str = "127.0.0.1", far: str = "127.0.0.1") -> None:
         self.target = target
+        self.far = far
         self.rate = 0.0
         self.delay = 0.0
         self.flip_every = 0
@@ -45,7 +46,7 @@ class Proxy:
         self._bytes_seen = 0
         self._reset_requests = 0
         self._directions: list[_Direction] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((near, 0))
         self.port: int = self._listener.getsockname()[1]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy")
@@ -102,7 +103,7 @@ class Proxy:
             near.close()
             return
         try:
-            far = socket.create_connection(("127.0.0.1", self.target), timeout=1)
+            far = socket.create_connection((self.far, self.target), timeout=1)
         except OSError:
             near.close()
             return
