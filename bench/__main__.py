@@ -18,6 +18,7 @@ NAMES = (
     "faults",
     "copying",
     "overhead",
+    "threads",
     "scaling",
     "sizes",
     "small_files",
