@@ -62,7 +62,7 @@ from msd.client.scheduling.scheduler_events import (
 )
 from msd.client.scheduling.unit_table import StartedUnit, UnitTable
 from msd.client.scheduling.worker_pace import MAX_REQUESTS, MIN_PART, UNIT_S, WorkerPace
-from msd.wire.protocol.messages import PASSES_ON, Status
+from msd.wire.protocol.messages import PASSES_ON, READS_STORE, Status
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Core, Stalled, TimePassed
 
@@ -71,6 +71,8 @@ from msd.wire.support.core import Core, Stalled, TimePassed
 MIN_HEDGE_GAIN_S = 0.05
 #: The same where there are holders: many senders of changing rates are hard to predict.
 MIN_HOLDER_GAIN_S = 1.0
+#: The same for a worker that reads from a store: its reads take different times, and what a store sends costs money.
+MIN_STORE_GAIN_S = 0.25
 #: A part is requested from at most this many workers that are not stalled.
 MAX_WORKERS_PER_PART = 2
 #: Seconds between two evaluations of the predictions while a worker has credit but gets no request.
@@ -429,6 +431,7 @@ class Scheduler(Core[Event, Action]):
         worker.epoch = event.welcome.epoch
         worker.catalogue = event.welcome.catalogue
         worker.round_trip = event.round_trip
+        worker.reads_store = READS_STORE in event.welcome.features
         worker.ready = worker.ban_reason is None
         worker.seen_since_change = worker.seen_since_change or worker.ready
         worker.paused_until = worker.opened_at = worker.delivered_at = now
@@ -655,7 +658,7 @@ class Scheduler(Core[Event, Action]):
             max_part = min(max_part, max(MIN_PART, int(UNIT_S * self._rate_limit.rate)))
             max_window = min(max_window, self._rate_limit.rate / max(1, ready))
         for worker in workers:
-            worker.update_limits(max_part, max_window, ahead=0 if self._holders else 1)
+            worker.update_limits(max_part, max_window, has_holders=bool(self._holders))
 
     def _choose_request(self, worker: WorkerPace, event: Event, now: float) -> RequestUnit | None:
         if worker.held is None or worker.useless_at != self._units.returned:
@@ -781,13 +784,13 @@ class Scheduler(Core[Event, Action]):
             self._arrivals = {request: time for other in workers for request, time in other.predict_arrivals(seen)}
         arrivals = self._arrivals
         latest, hedge = 0.0, None
+        gain = self._min_hedge_gain(worker)
         for unit, started in self._units.started.items():
             if self._is_excluded(worker, unit):
                 continue
             for start, end, requests in started.parts():
                 length = min(end - start, worker.part_size)
                 arrival = min((arrivals[request] for request in requests), default=0.0)
-                gain = MIN_HOLDER_GAIN_S if self._holders else MIN_HEDGE_GAIN_S
                 is_sooner = arrival > worker.predict_next_arrival(length, now) + gain
                 is_late = (is_sooner and is_racing) or (
                     not worker.outstanding
@@ -796,6 +799,12 @@ class Scheduler(Core[Event, Action]):
                 if is_late and arrival > latest and self._may_hedge(worker, started, requests, seen):
                     latest, hedge = arrival, RequestUnit(worker.number, unit, start, length)
         return hedge
+
+    def _min_hedge_gain(self, worker: WorkerPace) -> float:
+        """Returns by how many seconds the worker must be sooner than the first request."""
+        if self._holders:
+            return MIN_HOLDER_GAIN_S
+        return MIN_STORE_GAIN_S if worker.reads_store else MIN_HEDGE_GAIN_S
 
     def _may_hedge(self, worker: WorkerPace, started: StartedUnit, requests: list[RequestUnit], now: float) -> bool:
         numbers = {request.worker for request in requests}

@@ -27,6 +27,9 @@ PART_GROWTH = 4
 #: A worker's window is two parts, and ``WINDOW_GAIN`` times what the worker delivers in one round trip. With a gain of
 #: 1 the window would never grow: the measured rate would be the rate that the window allows.
 WINDOW_GAIN = 2.0
+#: The number of parts that wait at a worker while it sends one. A worker that reads from a store waits for each, up to
+#: a tenth of a second, so it reads several at once. With seven, more arrive twice on a busy machine.
+AHEAD, STORE_AHEAD = 1, 3
 #: Shorter round trips (seconds) count as this long, because both ends also need time for other work. A larger value
 #: would put more data in flight, and data that has left the processor's caches takes longer to receive, hash and write.
 MIN_ROUND_TRIP_S = 0.001
@@ -55,6 +58,8 @@ class WorkerPace(Struct):
     reported_epoch: int = 0
     #: True while requests can be sent to the worker.
     ready: bool = False
+    #: True if the worker reads from a store what it sends.
+    reads_store: bool = False
     ban_reason: BanReason | None = None
     #: The catalogue that the worker served when its connection was opened.
     catalogue: bytes = b""
@@ -121,9 +126,9 @@ class WorkerPace(Struct):
         """True if the worker has the unit, as far as is known."""
         return self.held is None or self.held >> unit & 1 == 1
 
-    def update_limits(self, max_part: int, max_window: float, *, ahead: int = 1) -> None:
-        """Computes the size of a part and the window. They are at most ``max_part`` and ``max_window`` bytes. ``ahead``
-        parts wait at the worker while it sends one.
+    def update_limits(self, max_part: int, max_window: float, *, has_holders: bool = False) -> None:
+        """Computes the size of a part and the window. They are at most ``max_part`` and ``max_window`` bytes. Where
+        there are holders, no part waits at a worker while it sends one.
         """
         is_whole = max_part <= self.whole_size
         self.is_fast = is_whole and self.has_delivered
@@ -131,6 +136,7 @@ class WorkerPace(Struct):
         window = float(self.part_size)
         if self.has_delivered:
             round_trip = max(self.round_trip, MIN_ROUND_TRIP_S)
+            ahead = 0 if has_holders else STORE_AHEAD if self.reads_store and self.is_fast else AHEAD
             window = (1 + ahead) * self.part_size + WINDOW_GAIN * (self.rate or 0.0) * round_trip
         self.window = min(window, max_window)
 

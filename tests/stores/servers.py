@@ -57,6 +57,12 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """The pid of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
     def arguments(self) -> list[str]:
         raise NotImplementedError
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from msd.client.scheduling.worker_pace import STORE_AHEAD
+from msd.workers.serving.fair_queue import MAX_IN_FLIGHT
 from tests.hosts import Broker
 from tests.processes import MIB, Download, Process, Serve
 from tests.stores.conftest import Bucket, environment
-from tests.stores.failing_proxy import FailingProxy
+from tests.stores.failing_proxy import Answer, FailingProxy, Forward, Request
 from tests.stores.servers import KEY_ID, SECRET
 
 pytestmark = pytest.mark.stores
@@ -80,6 +84,32 @@ def test_each_worker_reads_each_segment_once_for_ten_clients(
         reads = Counter(proxy.reads("film.bin"))
         assert reads
         assert max(reads.values()) == 1, reads.most_common(5)
+
+
+def test_a_worker_reads_many_segments_at_once_where_the_store_is_slow_to_answer(
+    bucket: Bucket, serve: Serve, tmp_path: Path, rng: random.Random
+) -> None:
+    content = rng.randbytes(128 * MIB)
+    bucket.put("film.bin", content)
+    system = serve(bucket.url("film.bin"))
+    lock, running, most = threading.Lock(), 0, 0
+
+    def answer_later(request: Request, forward: Forward) -> Answer:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.05)
+        with lock:
+            running -= 1
+        return forward(request)
+
+    bucket.proxy.fault = answer_later
+    with system.download("-o", str(tmp_path / "copy")) as download:
+        done = download.wait_until_done()
+    assert (tmp_path / "copy").read_bytes() == content
+    assert not done["wasted_bytes"]
+    assert 2 * (1 + STORE_AHEAD) < most <= 4 * MAX_IN_FLIGHT
 
 
 def test_a_worker_needs_little_memory_beside_its_cache(

@@ -60,6 +60,8 @@ TOTAL_RATE_S = 2
 PROGRESS_FEATURE = "progress"
 #: In the ``features`` of a ``welcome``: the worker is a receiver that passes on what it has, and may lack units.
 PASSES_ON = "passes-on"
+#: The same: the worker gets what it sends from an object store, so an answer takes longer than the round trip.
+READS_STORE = "reads-store"
 #: Names of optional parts of the protocol that a peer speaks, such as ``PASSES_ON``.
 Features = Annotated[list[Annotated[str, Meta(max_length=64, pattern=r"^[a-z0-9-]+\Z")]], Meta(max_length=64)]
 #: The versions of the protocol that a peer speaks.

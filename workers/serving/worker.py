@@ -30,6 +30,7 @@ from msd.wire.protocol.messages import (
     FILE_OK,
     PASSES_ON,
     PROTOCOL_VERSION,
+    READS_STORE,
     Admitted,
     Bundle,
     Bye,
@@ -196,10 +197,11 @@ class Worker:
         # If this opens a newer edition instead, the broker's order to switch to that edition will follow.
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
         self._listings = Listings(self._catalogue.listing)
-        cache = 0
+        cache, features = 0, [PASSES_ON] if holdings is not None else []
         if source is None:
             share = Share.read(self._editions)
             source, cache = source_of(share), share.cache
+            features += [READS_STORE] if share.stores else []
         self._source = source
         self._data = IndexedData(self._source, self._catalogue)
         self._piece_reads: PieceReads[_WaitingReply] = PieceReads(cache)
@@ -207,8 +209,7 @@ class Worker:
         #: Why the last read that had to wait failed; empty if it did not.
         self._trouble = ""
         #: The number is 0 until the broker chooses it; the port is closed until then.
-        features = (PASSES_ON,) if holdings is not None else ()
-        self._identity = Identity(settings.number or 0, 1 + secrets.randbits(62), features)
+        self._identity = Identity(settings.number or 0, 1 + secrets.randbits(62), tuple(features))
         self._holdings = holdings
         limit = MAX_UNFINISHED if holdings is not None else None
         self._queue: FairQueue[ClientKey, QueuedRequest] = FairQueue(settings.rate, limit)

@@ -8,6 +8,7 @@ import pytest
 
 from msd.client.scheduling.scheduler_events import RequestUnit
 from msd.client.scheduling.worker_pace import (
+    AHEAD,
     HOLDER_STALL_TIMEOUT_S,
     MIN_PART,
     MIN_ROUND_TRIP_S,
@@ -15,6 +16,7 @@ from msd.client.scheduling.worker_pace import (
     RATE_SPAN_S,
     SCHEDULING_DELAY_S,
     STALL_TIMEOUT_S,
+    STORE_AHEAD,
     WINDOW_GAIN,
     WorkerPace,
 )
@@ -89,6 +91,19 @@ def test_the_window_holds_two_units_and_what_arrives_in_two_round_trips(
     rate: float, round_trip: float, window: float
 ) -> None:
     assert measured(rate, round_trip).window == pytest.approx(window * SIZE, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("rate", "has_holders", "parts"),
+    [(4, False, 1 + STORE_AHEAD), (0.5, False, 1 + AHEAD), (4, True, 1)],
+    ids=["fast", "slow", "with holders"],
+)
+def test_a_fast_worker_that_reads_a_store_gets_many_requests(rate: float, has_holders: bool, parts: int) -> None:
+    worker = measured(rate)
+    worker.reads_store = True
+    worker.update_limits(SIZE, math.inf, has_holders=has_holders)
+    delivered = WINDOW_GAIN * rate * SIZE * MIN_ROUND_TRIP_S
+    assert worker.window == pytest.approx(parts * worker.part_size + delivered)
 
 
 def test_parts_and_windows_are_limited() -> None:
