@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import zmq
+from hypothesis import settings
 
 from tests.processes import Serve, Source, System, make_file
 from tests.terminal import OnTerminal, Terminal
@@ -34,6 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MSD_SEED"] = str(seed)
     config.stash[SEED] = seed
     random.seed(seed)
+    # An example takes longer on a busy machine.
+    settings.register_profile("msd", deadline=None)
+    settings.load_profile("msd")
 
 
 SEED = pytest.StashKey[int]()

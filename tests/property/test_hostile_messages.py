@@ -110,13 +110,13 @@ def pack(value: object) -> bytes:
 
 
 @given(st.sampled_from(FAMILIES), st.binary(max_size=300))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_arbitrary_bytes_are_a_message_or_a_protocol_error(family: UnionType | type[Message], frame: bytes) -> None:
     check(frame, family)
 
 
 @given(st.sampled_from(FAMILIES), ANY_VALUE | NEARLY_VALID)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_arbitrary_msgpack_is_a_message_or_a_protocol_error(family: UnionType | type[Message], value: object) -> None:
     check(pack(value), family)
 
@@ -126,7 +126,7 @@ def test_arbitrary_msgpack_is_a_message_or_a_protocol_error(family: UnionType | 
     st.integers(0, 70_000),
     st.sampled_from([b"\x91", b"\x81\xa1a", b"\x81\x91", b"\xdc\x00\x01"]),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_nesting_of_any_depth_is_a_message_or_a_protocol_error(
     family: UnionType | type[Message], depth: int, opening: bytes
 ) -> None:
@@ -134,7 +134,7 @@ def test_nesting_of_any_depth_is_a_message_or_a_protocol_error(
 
 
 @given(requests() | NEARLY_VALID, st.booleans())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_every_request_is_answered(catalogue: Catalogue, header: dict[str, Any], awake: bool) -> None:
     request: Any = check(pack(header), DataRequest)
     if request is None:

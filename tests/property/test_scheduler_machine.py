@@ -381,7 +381,7 @@ class LongRun(SchedulerMachine):
     """The same rules, for ``make soak``."""
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
-LongRun.TestCase.settings = settings(max_examples=2000, stateful_step_count=60, deadline=None)
+SchedulerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
+LongRun.TestCase.settings = settings(max_examples=2000, stateful_step_count=60)
 test_any_interleaving = SchedulerMachine.TestCase
 test_more_interleavings = pytest.mark.soak(LongRun.TestCase)

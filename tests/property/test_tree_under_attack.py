@@ -120,5 +120,5 @@ class TreeMachine(RuleBasedStateMachine):
             shutil.rmtree(self.base)
 
 
-TreeMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TreeMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 test_any_interleaving = TreeMachine.TestCase

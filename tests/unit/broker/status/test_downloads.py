@@ -300,7 +300,7 @@ class AnyMessages(RuleBasedStateMachine):
 
 
 TestAnyMessages = AnyMessages.TestCase
-TestAnyMessages.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestAnyMessages.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 def test_random_order_of_many_clients_keeps_the_bound() -> None:

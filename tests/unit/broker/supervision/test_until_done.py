@@ -206,7 +206,7 @@ def test_old_sessions_are_dropped(scenario: Scenario) -> None:
     assert not scenario.until_done._open
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.one_of(

@@ -390,7 +390,7 @@ class TrackerMachine(RuleBasedStateMachine):
         assert due is None or due > self.now
 
 
-TrackerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TrackerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50)
 test_any_interleaving = TrackerMachine.TestCase
 
 

@@ -230,7 +230,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.3, 2.0, 100.0])), max_size=60))
 def test_any_sequence_of_events_takes_a_listed_transition_and_leaves_something_to_wait_for(
     events: list[tuple[Event, float]],

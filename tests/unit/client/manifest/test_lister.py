@@ -227,7 +227,7 @@ def test_a_worker_with_an_invalid_page_is_not_asked_again(listing: Scene) -> Non
     assert listing.lister.phase is Phase.DONE
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32), names=st.sets(st.sampled_from("abcdefgh"), max_size=8))
 def test_faults_do_not_change_what_is_planned(seed: int, names: set[str]) -> None:
     """Two workers share the same files; their connections are lost, and their replies are late or missing."""

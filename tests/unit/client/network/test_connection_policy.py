@@ -1021,4 +1021,4 @@ class PolicyMachine(RuleBasedStateMachine):
 
 
 TestPolicy = PolicyMachine.TestCase
-TestPolicy.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestPolicy.settings = settings(max_examples=100, stateful_step_count=40)

@@ -177,5 +177,5 @@ class PeerSelectionMachine(RuleBasedStateMachine):
         assert due >= self.scene.now or self.scene.now == 50.0
 
 
-PeerSelectionMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+PeerSelectionMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40)
 test_any_interleaving = PeerSelectionMachine.TestCase

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from msd.wire.config.toml_file import MAX_SIZE, parse_duration, parse_size
@@ -54,7 +54,6 @@ def test_an_invalid_size_is_refused(text: object) -> None:
 
 
 @given(st.integers(0, 1 << 20), st.sampled_from(["", "k", "M", "G", "T"]), st.booleans(), st.booleans())
-@settings(deadline=None)
 def test_a_unit_is_a_power_of_1000_or_with_an_i_of_1024(number: int, unit: str, binary: bool, is_rate: bool) -> None:
     binary = binary and unit != ""
     text = f"{number}{unit}{'i' if binary else ''}B{'/s' if is_rate else ''}"
@@ -75,7 +74,6 @@ def test_an_invalid_time_is_refused(text: object) -> None:
 
 
 @given(st.text(max_size=12))
-@settings(deadline=None)
 def test_any_text_is_a_size_or_a_value_error(text: str) -> None:
     try:
         assert 0 <= parse_size(text) < MAX_SIZE

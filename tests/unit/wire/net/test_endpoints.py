@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from msd.wire.errors import UsageError
@@ -71,7 +71,6 @@ def test_an_endpoint_is_formatted_for_zeromq_and_for_people(endpoint: Endpoint, 
 
 
 @given(st.ip_addresses(), st.integers(1, 65535))
-@settings(deadline=None)
 def test_parsing_is_the_inverse_of_formatting(address: object, port: int) -> None:
     endpoint = Endpoint(str(address), port)
     if endpoint.host not in ANY_HOSTS:
@@ -79,7 +78,6 @@ def test_parsing_is_the_inverse_of_formatting(address: object, port: int) -> Non
 
 
 @given(st.text(max_size=30))
-@settings(deadline=None)
 def test_any_text_is_an_endpoint_or_a_usage_error(text: str) -> None:
     try:
         endpoint = Endpoint.parse(text)

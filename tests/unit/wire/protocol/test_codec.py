@@ -151,7 +151,7 @@ def test_every_message_belongs_to_a_family() -> None:
 
 @pytest.mark.parametrize("kind", MEMBERS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_decoding_is_the_inverse_of_encoding(kind: type[Message], data: st.DataObject) -> None:
     message = data.draw(values(inspect.type_info(kind)))
     decoded = decode(encode(message), MEMBERS[type(message)])
@@ -160,7 +160,6 @@ def test_decoding_is_the_inverse_of_encoding(kind: type[Message], data: st.DataO
 
 
 @given(MESSAGES)
-@settings(deadline=None)
 def test_a_frame_can_be_a_memoryview(message: Message) -> None:
     assert decode(memoryview(encode(message)), MEMBERS[type(message)]) == message
 
@@ -193,13 +192,13 @@ def test_the_status_topic_matches_the_protocol() -> None:
 
 
 @given(st.sampled_from(sorted(FAMILIES)), st.binary(max_size=200))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_random_bytes_are_malformed(family: str, frame: bytes) -> None:
     error_of(frame, FAMILIES[family])
 
 
 @given(LOOKALIKES)
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_a_similar_header_is_a_message_or_malformed(header: dict[str, Any]) -> None:
     frame = packed(msgspec.to_builtins(header, builtin_types=(bytes,)))
     for family in FAMILIES.values():
@@ -212,7 +211,6 @@ def test_a_similar_header_is_a_message_or_malformed(header: dict[str, Any]) -> N
 
 
 @given(MESSAGES, st.data())
-@settings(deadline=None)
 def test_a_damaged_frame_is_a_message_or_malformed(message: Message, data: st.DataObject) -> None:
     frame = bytearray(encode(message))
     position = data.draw(st.integers(0, len(frame) - 1))
@@ -224,7 +222,6 @@ def test_a_damaged_frame_is_a_message_or_malformed(message: Message, data: st.Da
 
 
 @given(MESSAGES, st.data())
-@settings(deadline=None)
 def test_a_truncated_or_extended_frame_is_malformed(message: Message, data: st.DataObject) -> None:
     frame = encode(message)
     error_of(frame[: data.draw(st.integers(0, len(frame) - 1))], MEMBERS[type(message)])
@@ -233,7 +230,7 @@ def test_a_truncated_or_extended_frame_is_malformed(message: Message, data: st.D
 
 @pytest.mark.parametrize("kind", MEMBERS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_a_value_of_the_wrong_type_is_malformed_in_every_field(kind: type[Message], data: st.DataObject) -> None:
     header = header_of(data.draw(values(inspect.type_info(kind))))
     for key in header:
@@ -241,7 +238,6 @@ def test_a_value_of_the_wrong_type_is_malformed_in_every_field(kind: type[Messag
 
 
 @given(MESSAGES)
-@settings(deadline=None)
 def test_a_missing_key_is_malformed_unless_it_has_a_default(message: Message) -> None:
     kind, header = type(message), header_of(message)
     for field in msgspec.structs.fields(kind):
@@ -255,7 +251,6 @@ def test_a_missing_key_is_malformed_unless_it_has_a_default(message: Message) ->
 
 
 @given(MESSAGES)
-@settings(deadline=None)
 def test_a_header_without_a_type_is_malformed_even_if_only_one_type_is_expected(message: Message) -> None:
     header = header_of(message)
     del header["type"]
@@ -264,13 +259,12 @@ def test_a_header_without_a_type_is_malformed_even_if_only_one_type_is_expected(
 
 
 @given(MESSAGES, SCALARS)
-@settings(deadline=None)
 def test_an_unknown_key_is_ignored(message: Message, value: object) -> None:
     assert decode(packed({**header_of(message), "key of a later version": value}), MEMBERS[type(message)]) == message
 
 
 @given(LOOKALIKES)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_the_error_about_a_malformed_message_has_its_rid_if_that_is_valid(header: dict[str, Any]) -> None:
     frame = packed(msgspec.to_builtins(header, builtin_types=(bytes,)))
     rid = header.get("rid")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from blake3 import blake3
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from msd.wire.errors import ProtocolError
@@ -74,7 +74,6 @@ def test_the_last_segment_of_a_file_just_over_the_limit_is_one_byte() -> None:
 
 
 @given(st.integers(0, 64 * KIB) | st.integers(11 * MIB, 40 * MIB))
-@settings(deadline=None)
 def test_the_spans_cover_a_file_without_gaps_and_overlaps(file_size: int) -> None:
     end = 0
     for index in range(segment_count(file_size)):
@@ -86,7 +85,6 @@ def test_the_spans_cover_a_file_without_gaps_and_overlaps(file_size: int) -> Non
 
 
 @given(st.integers(1, 2000) | st.integers(11 * MIB, 40 * MIB), st.data())
-@settings(deadline=None)
 def test_the_segments_of_a_range_are_those_that_have_bytes_of_it(file_size: int, data: st.DataObject) -> None:
     offset = data.draw(st.integers(0, file_size - 1))
     length = data.draw(st.integers(0, file_size - offset))
@@ -104,7 +102,6 @@ def test_an_empty_file_has_no_segments_in_any_range() -> None:
 
 
 @given(st.integers(1, MAX_FILE_SIZE))
-@settings(deadline=None)
 def test_all_segments_but_the_last_have_the_same_size_and_the_last_is_not_empty(file_size: int) -> None:
     size, count = segment_size(file_size), segment_count(file_size)
     assert 1 <= count <= MAX_SEGMENTS
@@ -141,7 +138,6 @@ def test_the_id_of_an_empty_file_is_the_digest_of_sixteen_zero_bytes() -> None:
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
-@settings(deadline=None)
 def test_two_files_have_the_same_id_only_if_their_content_is_equal(first: bytes, second: bytes) -> None:
     ids = [file_id(len(data), digests_of(data)) for data in (first, second)]
     assert (ids[0] == ids[1]) == (first == second)

@@ -236,7 +236,7 @@ def test_an_empty_file_is_shared(bench: Bench) -> None:
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_catalogue_matches_the_segments_that_a_worker_reads(contents: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder, "root"), Path(folder, "out"), DigestCache(Path(folder, "cache"), pytest.fail))

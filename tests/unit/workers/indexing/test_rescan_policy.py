@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from msd.wire.support.core import TimePassed
@@ -254,7 +254,6 @@ _SEEN = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2))
 
 
 @given(st.lists(st.tuples(_SEEN, st.sets(st.sampled_from("abc")), st.floats(0, 5), st.sampled_from("src"))), _SEEN)
-@settings(deadline=None)
 def test_after_any_history_pauses_are_kept_and_the_last_state_is_indexed(
     looks: list[tuple[Files, set[str], float, str]], last: Files
 ) -> None:

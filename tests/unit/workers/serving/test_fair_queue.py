@@ -534,7 +534,7 @@ class FairQueueMachine(RuleBasedStateMachine):
 
 
 TestFairQueueMachine = FairQueueMachine.TestCase
-TestFairQueueMachine.settings = settings(deadline=None, max_examples=100, stateful_step_count=50)
+TestFairQueueMachine.settings = settings(max_examples=100, stateful_step_count=50)
 
 
 def test_the_requests_of_all_clients_together_are_limited_until_their_replies_have_left() -> None:

@@ -65,7 +65,7 @@ def test_a_prefix_selects_the_names_that_begin_with_it() -> None:
 
 
 @given(st.sets(st.text("ab/\U0010ffff", min_size=1, max_size=5)), st.text("ab/\U0010ffff", max_size=5), st.data())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_selection_has_each_name_with_the_prefix(shared: set[str], prefix: str, data: st.DataObject) -> None:
     after = data.draw(st.text("ab/\U0010ffff", max_size=5) | st.sampled_from(sorted(shared) or [""]))
     expected = sorted(name for name in shared if name.startswith(prefix) and name > after)
