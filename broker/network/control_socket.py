@@ -66,8 +66,8 @@ class ControlSocket:
         other versions of the protocol.
         """
         for _ in range(READS_PER_TURN):
-            frames = receive(self.socket)
-            if frames is None:
+            # Asking first takes a tenth of the time of the exception that an empty socket raises.
+            if not int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN or (frames := receive(self.socket)) is None:
                 return
             if len(frames) != 2:
                 self.malformed_messages += 1

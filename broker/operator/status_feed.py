@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -22,7 +23,7 @@ from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError, NotAllowedError
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.messages import Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled, new_rid
-from msd.wire.protocol.states import WorkerState
+from msd.wire.protocol.states import WantedState, WorkerState
 
 #: Seconds between two status requests.
 REQUEST_INTERVAL_S = 1.0
@@ -74,6 +75,8 @@ class StatusFeed:
         self._events: deque[FeedEvent] = deque(maxlen=MAX_QUEUED)
         #: What texts call each worker, by number.
         self._labels: dict[int, str] = {}
+        #: The number, the state and the wanted state of each worker in the last snapshot.
+        self._states: list[tuple[int, WorkerState, WantedState]] = []
         #: Numbers of the workers to toggle.
         self._toggles: deque[int] = deque(maxlen=MAX_QUEUED)
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -124,14 +127,24 @@ class StatusFeed:
             # If this process was suspended, the elapsed time says nothing about server 5.
             last_message_at += operator.loop.wait([next_request_at]) + operator.loop.dispatch()
             messages = operator.take_messages()
-            if any(isinstance(message, Status) for message in messages):
-                # A snapshot is published after every change: request the events.
+            if self._has_change(messages):
+                # Request the events that say why.
                 next_request_at = 0.0
             self._events += filter(None, map(self._to_event, messages))
             if messages:
                 last_message_at = time.monotonic()
             if operator.is_lost or time.monotonic() > last_message_at + SILENCE_TIMEOUT_S:
                 return
+
+    def _has_change(self, messages: Sequence[Status | Reply]) -> bool:
+        """True if a worker has another state, or its wanted state has changed, in one of ``messages``. Most snapshots
+        are published only because it is time.
+        """
+        before = self._states
+        for message in messages:
+            if isinstance(message, Status):
+                self._states = [(worker.number, worker.state, worker.wanted) for worker in message.workers]
+        return self._states != before
 
     def _wait_before_retry(self) -> None:
         loop = PollLoop()

@@ -31,6 +31,8 @@ SILENT_S = 6.0
 ENDED_KEPT_S = 30.0
 #: Seconds between two searches for expired downloads.
 CHECK_INTERVAL_S = 1.0
+#: Seconds for which operators see the same lists: each has a line for each client, and each operator asks every second.
+LISTS_S = 0.5
 #: The states after which no message of a download counts.
 ENDED = (DownloadState.DONE, DownloadState.BROKEN)
 
@@ -77,6 +79,9 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
         #: The downloads of each sender, by session, in the order of their last messages; no sender has none.
         self._downloads: defaultdict[Hashable, OrderedDict[int, _Download]] = defaultdict(OrderedDict)
         self._requested = RequestedSelections()
+        #: What ``lists`` has returned last, and until when.
+        self._lists: tuple[list[DownloadStatus], list[RequestedSelection]] = ([], [])
+        self._lists_until = 0.0
         self._count = 0
         self._last_number = 0
         self._next_check = 0.0
@@ -90,9 +95,14 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
         statuses = [d.status(now) for downloads in self._downloads.values() for d in downloads.values()]
         return sorted(statuses, key=lambda status: (status.state in ENDED, -status.rate, status.number))
 
-    def requested(self) -> list[RequestedSelection]:
-        """Returns what clients have asked for, the newest first."""
-        return self._requested.latest()
+    def lists(self, now: float) -> tuple[list[DownloadStatus], list[RequestedSelection]]:
+        """Returns what operators see: the ``statuses``, and what clients have asked for, the newest first. Both are up
+        to ``LISTS_S`` old.
+        """
+        if now >= self._lists_until:
+            self._lists = self.statuses(now), self._requested.latest()
+            self._lists_until = now + LISTS_S
+        return self._lists
 
     @property
     def totals(self) -> DownloadTotals:

@@ -20,6 +20,7 @@ from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import DownloadProgress, DownloadStatus
 from msd.wire.protocol.states import DownloadState
 from tests.processes import MIB, MSD, Process, Serve, Source, System, wait_for
+from tests.terminal import OnTerminal
 
 #: Clients that report at the same time, and seconds between two reports of each.
 CLIENTS, INTERVAL_S = 300, 2.0
@@ -132,17 +133,24 @@ def load_of(pid: int) -> float:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("observer", ["status", "console"])
 def test_many_clients_that_report_cost_the_broker_little(
-    serve: Serve, source: Source, capsys: pytest.CaptureFixture[str]
+    observer: str, serve: Serve, source: Source, on_terminal: OnTerminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     servers = serve(source(MIB))
-    watch = [*MSD, "status", "--watch", "--json", *servers.server_flags]
-    with Process(watch), Process(watch), OperatorClient(servers.servers) as operator:
+    with ExitStack() as observers, OperatorClient(servers.servers) as operator:
+        if observer == "status":
+            for _ in range(2):
+                observers.enter_context(Process([*MSD, "status", "--watch", "--json", *servers.server_flags]))
+        else:
+            consoles = [on_terminal("console", *servers.server_flags, size=(120, 40)) for _ in range(2)]
+            for console in consoles:
+                console.expect("4 of 4 alive")
         idle = load_of(servers.pid)
         with reporting_clients(servers):
             wait_for("all clients", lambda: len(operator.report().downloads) == CLIENTS)
             busy = load_of(servers.pid)
             assert len(operator.report().downloads) == CLIENTS
     with capsys.disabled():
-        print(f"\n{CLIENTS} clients and two msd status --watch: {busy:.1%} of a core, {idle:.1%} without the clients")
+        print(f"\n{CLIENTS} clients and two msd {observer}: {busy:.1%} of a core, {idle:.1%} without the clients")
     assert busy <= MAX_LOAD

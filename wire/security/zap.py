@@ -160,7 +160,9 @@ class ZapHandler:
         return admitted_role(mechanism, key, self._own, self._admissions, roles, time.monotonic())
 
     def name_of(self, key: bytes) -> str:
-        """Returns the name under which a key is admitted; empty if it is not admitted."""
+        """Returns the name under which a key is admitted; empty if it is not admitted, or if there is no key."""
+        if not key:
+            return ""
         if self._own is not None and key == self._own.public:
             return SERVER
         admission = self._admissions.get(key_hash(key))

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from msd.broker.operator import status_feed
+from msd.broker.operator.operator_client import Reply
 from msd.broker.operator.status_feed import FeedEvent, OrderFailed, Server5Lost, StatusFeed
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
@@ -20,7 +21,7 @@ from msd.wire.protocol.messages import (
     Toggle,
     Toggled,
 )
-from msd.wire.protocol.states import WorkerState
+from msd.wire.protocol.states import WantedState, WorkerState
 from tests.processes import wait_for
 from tests.unit.broker.operator.test_operator_client import FakeBroker
 from tests.unit.snapshots import snapshot, with_worker
@@ -77,6 +78,16 @@ def test_the_status_is_requested_between_published_snapshots(
 
     broker.answer = report
     wait_for("the third report", lambda: recorder.has_status(22))
+
+
+def test_only_a_snapshot_with_another_state_is_a_reason_to_request_the_events_at_once() -> None:
+    feed = StatusFeed.__new__(StatusFeed)
+    feed._states = []
+    woken = snapshot(WorkerState.AWAKE)
+    ordered = with_worker(woken, 1, wanted=WantedState.ASLEEP)
+    messages: list[list[Status | Reply]] = [[woken], [snapshot(WorkerState.AWAKE)], [], [woken, ordered], [ordered]]
+    messages.append([snapshot(WorkerState.AWAKE)])
+    assert [feed._has_change(each) for each in messages] == [True, False, False, True, False, True]
 
 
 def test_only_failed_orders_become_events(broker: FakeBroker, recorder: RecordingFeed) -> None:

@@ -15,6 +15,7 @@ from msd.broker.status.downloads import (
     CHECK_INTERVAL_S,
     ENDED_KEPT_S,
     EXPIRY_S,
+    LISTS_S,
     MAX_DOWNLOADS,
     MAX_NAME_BYTES,
     MAX_SELECTION_BYTES,
@@ -219,7 +220,16 @@ def test_what_clients_ask_for_is_counted_beyond_the_end_of_their_downloads() -> 
     broker.handle(TimePassed(), EXPIRY + ENDED_KEPT_S + CHECK_INTERVAL_S)
     assert broker.statuses == []
     film, photos = RequestedSelection("film.mkv", 2, 4 * MIB), RequestedSelection("photos/", 1, 0)
-    assert broker.downloads.requested() == [photos, film]
+    assert broker.downloads.lists(broker.now) == ([], [photos, film])
+
+
+def test_operators_share_lists_that_are_at_most_half_a_second_old() -> None:
+    broker = Broker()
+    assert broker.downloads.lists(broker.now) == ([], [])
+    broker.handle(received(progress()))
+    assert broker.downloads.lists(broker.now + LISTS_S / 2) == ([], [])
+    later = broker.now + LISTS_S
+    assert broker.downloads.lists(later) == (broker.downloads.statuses(later), [RequestedSelection("film.mkv", 1, MIB)])
 
 
 def test_a_report_of_the_largest_downloads_fits_into_a_message() -> None:
