@@ -212,7 +212,8 @@ async def settle(app: ConsoleApp, feed: FixedFeed, pilot: Pilot[int]) -> None:
     """Waits until the console shows all that it has received."""
     async with asyncio.timeout(10):
         while feed.queued or app.size != app._drawn_size or app._needs_redraw:
-            await pilot.pause(0.01)
+            await pilot.pause()
+            app._tick()
     await pilot.pause()
 
 

@@ -41,7 +41,7 @@ from msd.broker.operator.terminal_sharing import TerminalSharing
 from msd.broker.status.history import History
 from msd.broker.status.worker_names import known_workers, worker_label
 from msd.broker.views import headline
-from msd.broker.views.panel_layout import Panel, Screen, Wish, arrange
+from msd.broker.views.panel_layout import WIDE, Panel, Screen, Wish, arrange
 from msd.broker.views.status_table import SuggestedCommand, suggested_command
 from msd.wire.config.invitations import Invitation
 from msd.wire.config.servers import Servers
@@ -303,7 +303,7 @@ class ConsoleApp(App[int]):
     def _draw_panels(self) -> None:
         known, size = self._known, self.size
         screen = Screen(size.width, max(0, size.height - BAR_LINES - (self.history.lost_at is not None)))
-        wishes = {Panel.RATE: self._rate_view.wish(known)}
+        wishes = {Panel.RATE: self._rate_view.wish(known, is_wide=size.width >= WIDE)}
         for panel, view in self._row_views.items():
             text = view.contents(known, screen.inner_width(panel))
             wishes[panel] = view.wish(text)

@@ -146,7 +146,8 @@ class PanelView(Widget):
         titles = list(self._text.titles)
         if len(lines) > height and starts:
             shown = [number for number, start in enumerate(starts, 1) if self._top <= start < self._top + height]
-            rows = f"rows {min(shown, default=0)} to {max(shown, default=0)} of {len(starts)}"
+            first, last = min(shown, default=row + 1), max(shown, default=row + 1)
+            rows = f"{f'row {first}' if first == last else f'rows {first} to {last}'} of {len(starts)}"
             titles = [*(f"{title}, {rows}" for title in titles), *titles]
         self.border_title = Content(PanelText(titles, []).title(self._place.width - TITLE_MARGIN))
         self.refresh()

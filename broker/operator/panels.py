@@ -25,8 +25,10 @@ from msd.broker.views.rate_graph import rate_panel
 from msd.broker.views.status_table import SuggestedCommand
 from msd.broker.views.worker_rows import worker_details, workers_panel
 
-#: Lines that the graph wants, and the least number of lines of a panel with a heading.
-GRAPH_LINES, LEAST_ROWS = 8, 2
+#: Lines that the graph wants in a band and in a stack of a wide screen; it also gets lines that no panel wants.
+GRAPH_LINES, WIDE_GRAPH_LINES = 4, 8
+#: The least number of lines of a panel with a heading.
+LEAST_ROWS = 2
 #: Maximum number of events in the details of a worker.
 DETAIL_EVENTS = 5
 
@@ -164,8 +166,9 @@ class RateView(PanelView):
         super().__init__(can_focus=False)
 
     @staticmethod
-    def wish(known: Known) -> Wish:
-        return Wish(LEAST_ROWS, GRAPH_LINES) if any(known.history.total_rates) else Wish(1, 1)
+    def wish(known: Known, *, is_wide: bool) -> Wish:
+        lines = WIDE_GRAPH_LINES if is_wide else GRAPH_LINES
+        return Wish(LEAST_ROWS, lines) if any(known.history.total_rates) else Wish(1, 1)
 
     @staticmethod
     def contents(known: Known, width: int, height: int) -> PanelText:

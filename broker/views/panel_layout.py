@@ -142,10 +142,15 @@ def _heights(
             heights[dropped] = height
             return heights
         heights[dropped] = 0
-    weights = [FOCUS_WEIGHT if focused in band else 1 for band in stack]
+    # Beyond what the focused panel wants, its neighbour in the band is no more important than other panels.
+    enough = wishes[focused].most + frame
     for _ in range(height - sum(heights)):
         growing = [index for index, lines in enumerate(heights) if 0 < lines < most[index]]
         if growing:
+            weights = [
+                FOCUS_WEIGHT if focused in band and lines < enough else 1
+                for band, lines in zip(stack, heights, strict=True)
+            ]
             chosen = min(growing, key=lambda index: (heights[index] - least[index] + 1) / weights[index])
         else:
             # All have what they want, and share what is left.

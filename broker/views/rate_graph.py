@@ -23,7 +23,7 @@ def rate_panel(rates: Sequence[float], now_rate: float, width: int, height: int)
     """Returns the graph of ``rates`` (bytes a second, newest last), which fills ``width`` columns and ``height`` lines.
     ``now_rate`` is the present rate.
     """
-    name, most = f"Rate: {format_rate(now_rate)}", max(rates, default=0.0)
+    name, most = f"Rate: {format_rate(now_rate)}", max([now_rate, *rates])
     if most < 0.5:
         return note([name], "nothing was sent in the last 5 minutes", width)
     titles = [

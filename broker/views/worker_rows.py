@@ -117,7 +117,8 @@ def workers_panel(
     alive = sum(row.is_alive for row in rows)
     slow = [each.name for each in hosts if each.is_slow]
     remarks = [f"slow host: {', '.join(slow)}"] if slow else []
-    names = titles("Workers", f"{alive} of {len(rows)} alive", order, words, *remarks)
+    count = f"{alive} of {len(rows)} alive{'' if current else ' when last seen'}"
+    names = titles("Workers", count, order, words, *remarks)
     shown = [
         row
         for row in rows

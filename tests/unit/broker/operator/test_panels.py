@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msd.broker.operator.panels import (
+    LEAST_ROWS,
     ClientsView,
     EventsView,
     FilesView,
@@ -14,6 +15,7 @@ from msd.broker.operator.panels import (
     details_panel,
 )
 from msd.broker.status.history import History
+from msd.broker.views.columns import text_width
 from msd.broker.views.panel_layout import Wish
 from msd.broker.views.status_table import SuggestedCommand
 from tests.console_screens import BROKEN, NOW, REASON, report
@@ -61,8 +63,8 @@ def test_without_a_row_there_are_no_details() -> None:
 
 
 def test_the_graph_needs_little_room_as_long_as_nothing_was_sent() -> None:
-    assert RateView.wish(Known(History(), NOW)) == Wish(1, 1)
-    assert RateView.wish(known()).most > 4
+    assert RateView.wish(Known(History(), NOW), is_wide=True) == Wish(1, 1)
+    assert RateView.wish(known(), is_wide=True).most > RateView.wish(known(), is_wide=False).most > LEAST_ROWS
     assert RateView.contents(known(), 80, 5).height == 5
 
 
@@ -81,3 +83,19 @@ def test_the_command_and_the_details_are_wrapped_to_their_panels() -> None:
     assert [len(line.text) <= 80 for line in text.lines] == [True, True]
     assert text.titles[0] == "Command for a client (y copies a link that includes a key)"
     assert max(len(line.text) for line in details_panel(["word " * 40], 30).lines) <= 30
+
+
+def test_every_panel_fits_whatever_its_width() -> None:
+    what = known(64, 300)
+    for view in (WorkersView(), ClientsView(), FilesView(), EventsView()):
+        for width in (*range(38, 82), 118, 158, 238):
+            text = view.contents(what, width)
+            assert max(text_width(line.text) for line in text.lines) <= width, (view, width)
+            assert text_width(text.heading) <= width
+            assert all(text_width(text.title(room)) <= room for room in (width - 6, 20))
+    for words in ("nothing", "x" * 99):
+        for view in (WorkersView(), ClientsView(), FilesView(), EventsView()):
+            view.words = words
+            text = view.contents(what, 38)
+            assert max(text_width(line.text) for line in text.lines) <= 38
+            assert text_width(text.title(32)) <= 32

@@ -65,3 +65,10 @@ def test_no_panel_grows_while_another_one_cannot_show_all_its_rows() -> None:
 
 def test_a_panel_below_an_alarm_begins_one_line_lower() -> None:
     assert {place.y for place in arrange(Screen(80, 20, top=1), wishes(), Panel.WORKERS).values()} >= {1}
+
+
+def test_the_neighbour_of_the_focused_panel_does_not_take_lines_from_others() -> None:
+    wanted = {**wishes(workers=4, clients=4), Panel.FILES: Wish(2, 3)}
+    places = arrange(Screen(80, 22), wanted, Panel.FILES)
+    assert places[Panel.FILES].height <= 1 + 5
+    assert places[Panel.WORKERS].height >= places[Panel.FILES].height - 1

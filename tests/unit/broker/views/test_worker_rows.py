@@ -150,6 +150,9 @@ def test_a_state_that_is_about_to_change_says_so() -> None:
 
 def test_a_state_that_is_not_current_has_a_question_mark() -> None:
     assert line(row(), 80, current=False).startswith("○    1 Alive? ")
+    text = workers_panel([row()], 80, current=False)
+    assert text.titles[-1] == "Workers: 1 of 1 alive when last seen"
+    assert text.lines[0].tone is Tone.MUTED
 
 
 @pytest.mark.parametrize(
