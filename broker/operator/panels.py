@@ -113,8 +113,11 @@ class ClientsView(RowsView):
     orders = tuple(client_rows.ORDERS)
 
     def contents(self, known: Known, width: int) -> PanelText:
-        served = known.history.status.clients if known.history.status is not None else 0
-        return clients_panel(known.history.downloads, width, self.words, self.order, served=served)
+        history = known.history
+        served = history.status.clients if history.status is not None else 0
+        return clients_panel(
+            history.downloads, width, self.words, self.order, served=served, receivers=history.receivers
+        )
 
     def details(self, known: Known) -> Sequence[str]:
         shown = [each for each in known.history.downloads if each.number == self.selected]

@@ -71,15 +71,23 @@ def receivers_line(downloads: Sequence[DownloadStatus], receivers: int) -> str:
 
 
 def clients_panel(
-    downloads: Sequence[DownloadStatus], width: int, words: str = "", order: str = FASTEST, *, served: int = 0
+    downloads: Sequence[DownloadStatus],
+    width: int,
+    words: str = "",
+    order: str = FASTEST,
+    *,
+    served: int = 0,
+    receivers: int = 0,
 ) -> PanelText:
     """Returns the downloads that match ``words``, sorted by ``order``; those that have ended are at the end. ``served``
-    is the number of clients that workers serve; old ones do not report.
+    is the number of clients that workers serve; old ones do not report. ``receivers`` is the number of those that pass
+    on what they have.
     """
     running = sum(each.state not in ENDED for each in downloads)
     shown = [each for each in downloads if matches(words, each.client, each.host, each.selection, _rate_text(each))]
     shown.sort(key=lambda each: (each.state in ENDED, ORDERS[order](each), each.number))
-    names = titles("Clients", format_count(running, "download"), order, words)
+    passing_on = [f"{receivers:,} pass{'es' if receivers == 1 else ''} on"] if receivers else []
+    names = titles("Clients", format_count(running, "download"), order, words, *passing_on)
     if not shown:
         unknown = f"{format_count(served, 'client')} served, but none says what it downloads"
         return note(

@@ -124,6 +124,15 @@ def test_the_console_says_why_it_shows_no_client() -> None:
     assert "no client matches" in clients_panel([download()], WIDTH, "x").lines[0].text
 
 
+def test_the_title_of_the_console_counts_the_clients_that_pass_on() -> None:
+    texts = [clients_panel([download()], WIDTH, receivers=number).titles[0] for number in (0, 1, 2)]
+    assert texts == [
+        "Clients: 1 download, fastest first",
+        "Clients: 1 download, 1 passes on, fastest first",
+        "Clients: 1 download, 2 pass on, fastest first",
+    ]
+
+
 def test_the_end_of_a_download_is_a_word_and_not_only_a_colour() -> None:
     done, broken = download(state=DownloadState.DONE), download(state=DownloadState.BROKEN)
     text = clients_panel([done, broken], WIDTH)
