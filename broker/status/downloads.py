@@ -97,7 +97,7 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
 
     def lists(self, now: float) -> tuple[list[DownloadStatus], list[RequestedSelection]]:
         """Returns what operators see: the ``statuses``, and what clients have asked for, the newest first. Both are up
-        to ``LISTS_S`` old.
+        to ``LISTS_S`` old, but contain each download that has begun or ended.
         """
         if now >= self._lists_until:
             self._lists = self.statuses(now), self._requested.latest()
@@ -141,6 +141,7 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
         if download is None:
             self._count += 1
             self._last_number += 1
+            self._lists_until = 0.0
             download = downloads[progress.session] = _Download(self._last_number, event, now)
             self._requested.on_download(download.progress.selection)
             more = progress.received
@@ -159,6 +160,7 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
         return [self._end(download, now)] if progress.state in ENDED else []
 
     def _end(self, download: _Download, now: float, *, is_silent: bool = False) -> DownloadEnded:
+        self._lists_until = 0.0
         if download.progress.state is DownloadState.DONE:
             self._done += 1
         else:

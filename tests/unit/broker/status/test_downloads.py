@@ -227,9 +227,15 @@ def test_operators_share_lists_that_are_at_most_half_a_second_old() -> None:
     broker = Broker()
     assert broker.downloads.lists(broker.now) == ([], [])
     broker.handle(received(progress()))
-    assert broker.downloads.lists(broker.now + LISTS_S / 2) == ([], [])
+    first = broker.downloads.lists(broker.now)
+    assert first == (broker.statuses, [RequestedSelection("film.mkv", 1, MIB)]), "a new download is listed at once"
+    broker.handle(received(progress(received=2 * MIB)))
+    assert broker.downloads.lists(broker.now + LISTS_S / 2) == first
     later = broker.now + LISTS_S
-    assert broker.downloads.lists(later) == (broker.downloads.statuses(later), [RequestedSelection("film.mkv", 1, MIB)])
+    assert broker.downloads.lists(later) == (
+        broker.downloads.statuses(later),
+        [RequestedSelection("film.mkv", 1, 2 * MIB)],
+    )
 
 
 def test_a_report_of_the_largest_downloads_fits_into_a_message() -> None:
