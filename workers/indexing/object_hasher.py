@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 
@@ -48,12 +48,14 @@ def hash_objects(
     with ThreadPoolExecutor(THREADS, thread_name_prefix="objects") as pool:
         pending: deque[tuple[_Range, Future[bytes]]] = deque()
         digests: list[bytes] = []
+        #: Of the present object, and the objects of which no further range is read.
         failure: OSError | None = None
+        failed: set[str] = set()
         wanted = chain.from_iterable(_ranges(share, stores, name, version) for name, version in objects)
         try:
             while True:
                 for part in islice(wanted, AHEAD - len(pending)):
-                    pending.append((part, pool.submit(_hash_range, part, on_read)))
+                    pending.append((part, pool.submit(_hash_range, part, on_read, failed)))
                 if not pending:
                     return
                 part, future = pending.popleft()
@@ -61,9 +63,11 @@ def hash_objects(
                     digests.append(future.result())
                 except OSError as error:
                     failure = failure or error
+                    failed.add(part.name)
                 if part.is_last:
                     yield failure or _hashed(part.version, digests)
                     digests, failure = [], None
+                    failed.discard(part.name)
         finally:
             for _, future in pending:
                 future.cancel()
@@ -81,8 +85,12 @@ def _ranges(share: Share, stores: Mapping[str, ObjectStore], name: str, version:
         yield _Range(store, path, name, version, offset, length, is_last=index == count - 1)
 
 
-def _hash_range(part: _Range, on_read: OnRead) -> bytes:
-    """Returns the digest of a range, or the id of a small object. Raises ``OSError``."""
+def _hash_range(part: _Range, on_read: OnRead, failed: Set[str]) -> bytes:
+    """Returns the digest of a range, or the id of a small object. Raises ``OSError``, at once if the object is one of
+    ``failed``.
+    """
+    if part.name in failed:
+        raise StoreError(errno.ECANCELED, "another range of the object cannot be read")
     for attempt in range(1, ATTEMPTS + 1):
         try:
             data = _read(part)

@@ -61,6 +61,8 @@ class ObjectStore:
             hint = ""
             if "No CA certificates" in str(error):  # Not in its first line. It also needs them for http.
                 hint = ": there are no CA certificates: install ca-certificates, or set SSL_CERT_FILE"
+            elif "Account must be specified" in str(error):
+                hint = ": set AZURE_STORAGE_ACCOUNT_NAME to the name of the storage account"
             raise UsageError(f"{url}: {_first_line(error)}{hint}") from None
 
     def key(self, name: str) -> str:

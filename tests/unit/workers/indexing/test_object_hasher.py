@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from msd.wire.protocol.segments import Manifest, content_id, cut, digest
 from msd.workers.indexing.file_hasher import FileChangedError, HashedFile
-from msd.workers.indexing.object_hasher import hash_objects
+from msd.workers.indexing.object_hasher import AHEAD, hash_objects
 from msd.workers.source.catalogue import Version
 from msd.workers.source.object_store import ObjectStore, StoreError
 from tests.local_stores import LocalStores, share_of_stores, stores
@@ -70,3 +70,27 @@ def test_what_does_not_answer_is_tried_again(stores: LocalStores, monkeypatch: p
     failures += [StoreError(errno.EAGAIN, "503")] * 3
     (failed,) = hashed(["a"], versions)
     assert isinstance(failed, StoreError)
+
+
+def test_after_a_range_that_cannot_be_read_the_rest_of_the_object_is_not_read(
+    stores: LocalStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.put("a", bytes(200 << 20))
+    stores.put("b", b"content")
+    versions = {name: v for name, v in stores.open("s3://films").list() if isinstance(v, Version)}
+    read, offsets = ObjectStore.read, []
+
+    def fail_first(self: ObjectStore, key: str, offset: int, length: int, etag: str | None) -> object:
+        offsets.append((key, offset))
+        if key == "a" and offset == 0:
+            raise StoreError(errno.EACCES, "403")
+        return read(self, key, offset, length, etag)
+
+    monkeypatch.setattr(ObjectStore, "read", fail_first)
+    a, b, again = hashed(["a", "b", "a"], versions)
+    assert isinstance(a, StoreError)
+    assert a.strerror == "403"
+    assert isinstance(b, HashedFile)
+    assert isinstance(again, StoreError)
+    # Ranges that were begun before the failure was known are read.
+    assert len(offsets) <= 2 * (2 * AHEAD) + 1

@@ -102,3 +102,9 @@ def test_a_machine_without_certificates_is_told_what_it_needs(monkeypatch: pytes
     monkeypatch.setattr("obstore.store.HTTPStore.from_url", fail)
     with pytest.raises(UsageError, match="builder error: there are no CA certificates: install ca-certificates"):
         ObjectStore(StoreUrl.parse("http://host/film"), {})
+
+
+def test_a_missing_storage_account_is_an_error_that_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(UsageError, match="Account must be specified: set AZURE_STORAGE_ACCOUNT_NAME to"):
+        ObjectStore(StoreUrl.parse("az://films/new/"), {})
