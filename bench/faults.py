@@ -29,7 +29,7 @@ from tests.environments.recipes import Wrapper, network_namespace, run_in
 from tests.hosts import Broker
 from tests.processes import MIB, Download, wait_for
 
-ROUNDS = 3
+ROUNDS = int(os.environ.get("MSD_BENCH_ROUNDS") or 3)
 SIZE = 384 * MIB
 #: Timeout for one download, in seconds.
 TIMEOUT = 60.0
