@@ -139,7 +139,8 @@ class CommandShown(_Text):
 
     def __init__(self, suggested: SuggestedCommand, width: int) -> None:
         command = "\n".join(wrap_command(suggested.command, width - BOX_COLUMNS))
-        super().__init__(f"{suggested.title}, copied if the terminal allows that\n\n{command}\n\n{CLOSE}")
+        title = f"{suggested.title}, copied if the terminal allows that"
+        super().__init__("\n\n".join(filter(None, (title, command, _wrapped(suggested.notes, width), CLOSE))))
 
 
 def _wrapped(paragraphs: Sequence[str], width: int) -> str:

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from msd.broker.status.history import Row
 from msd.wire.support.units import format_count, format_rate
 
-#: What the host of the workers that server 5 has started is called.
-OWN_HOST = "host of server 5"
+#: What the host of the workers that the broker has started is called: "server 5" would look like one of them.
+OWN_HOST = "the broker's host"
 #: Seconds over which the rates are compared, and the part of the others' median rate below which a host is slow.
 COMPARED_S, SLOW = 10, 0.5
 

@@ -21,10 +21,11 @@ RULE = "-----"
 
 
 class SuggestedCommand(Struct, frozen=True):
-    """A command that the operator may pass on, and the title above it."""
+    """A command that the operator may pass on, the title above it, and what must be known about it."""
 
     title: str
     command: str
+    notes: tuple[str, ...] = ()
 
 
 def status_table(status: Status, *, asks: bool = True) -> str:
@@ -94,9 +95,13 @@ def suggested_command(servers: Servers, status: Status, hosts: Sequence[str] = (
         return SuggestedCommand("Command for a worker on any machine", join_command(server5, key, control.port))
     # Only server 5 knows the addresses of workers that have joined.
     has_only_own = len(own) == len(status.workers)
-    return SuggestedCommand(
-        "Command for a client", _download_command(server5, workers if has_only_own else (), status.files, key)
-    )
+    notes = []
+    if status.files != 1:
+        notes.append("NAME stands for a shared file or folder; msd list shows them.")
+    if server5.is_loopback:
+        notes.append("Only clients on this machine can use the address; for others, start msd serve with -a.")
+    command = _download_command(server5, workers if has_only_own else (), status.files, key)
+    return SuggestedCommand("Command for a client", command, tuple(notes))
 
 
 def quit_line(status: Status) -> str:

@@ -33,11 +33,11 @@ WORDS = {
 MEANINGS = {
     WorkerState.STARTING: "It does not serve yet: its process has started and has not reported yet.",
     WorkerState.AWAKE: "It serves clients.",
-    WorkerState.ASLEEP: "It does not serve: an operator has shut it down. A toggle wakes it up.",
+    WorkerState.ASLEEP: "It does not serve: an operator has shut it down. The key t wakes it up.",
     WorkerState.SILENT: "It does not serve: its process runs, but sends no heartbeats. Server 5 ends and restarts a "
     "process of its own that stays silent.",
     WorkerState.UNREACHABLE: "Clients cannot reach it: server 5 could not connect to its address.",
-    WorkerState.DEAD: "It does not serve: its process has ended, and server 5 restarts it. A toggle does so at once.",
+    WorkerState.DEAD: "It does not serve: its process has ended, and server 5 restarts it. The key t does so at once.",
     WorkerState.FAILED: "It does not serve: its process has ended too often. Server 5 does not restart it until it is "
     "toggled.",
     WorkerState.LOST: "It does not serve: it runs on another host, and nothing was heard of it for 10 s.",

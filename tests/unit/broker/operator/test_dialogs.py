@@ -93,6 +93,12 @@ def test_a_command_is_shown_so_that_it_can_be_pasted() -> None:
     assert app.results == [None]
 
 
+def test_what_must_be_known_about_a_command_is_below_it() -> None:
+    app = answer(CommandShown(SuggestedCommand("Command", "msd download NAME", ("NAME stands for a file.",)), 80), "x")
+    lines = [line.strip(" │") for line in app.text.splitlines()]
+    assert lines.index("NAME stands for a file.") == lines.index("msd download NAME") + 2
+
+
 def test_details_are_wrapped_between_words() -> None:
     app = answer(Details(["Worker 3: Failed", "It does not serve. " * 9], 80), "x")
     lines = [line.strip(" │") for line in app.text.splitlines()]

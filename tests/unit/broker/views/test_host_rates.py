@@ -31,7 +31,7 @@ def test_the_host_with_less_than_half_of_the_others_rate_is_slow() -> None:
 def test_the_hosts_own_workers_come_first_and_are_named() -> None:
     hosts = host_rates([row(1, "b", 1.0), row(2, "", 1.0)])
     assert [host.name for host in hosts] == [OWN_HOST, "b"]
-    assert hosts[0].text == "host of server 5: 1 of 1 worker alive, 1.0 MiB/s"
+    assert hosts[0].text == "the broker's host: 1 of 1 worker alive, 1.0 MiB/s"
 
 
 def test_an_idle_host_is_not_slow() -> None:

@@ -228,6 +228,8 @@ def test_the_client_command_names_only_server_5_if_workers_have_joined(server5: 
             suggested = suggested_command(servers, with_joined(started, own + 1, endpoint=endpoint))
             assert suggested.title == "Command for a client"
             assert suggested.command == f"msd download --server5 {server5}:39223"
+            # Another machine cannot use a loopback address.
+            assert [note[:27] for note in suggested.notes] == ["Only clients on this machin"] * (server5 == "127.0.0.1")
 
 
 @pytest.mark.parametrize(
