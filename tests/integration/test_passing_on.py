@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import zmq
 
-from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import (
-    PASSES_ON,
-    PROTOCOL_VERSION,
-    Announce,
-    DataRequest,
-    Get,
-    Held,
-    Hello,
-    Holders,
-    Holds,
-    Rejected,
-    Segment,
-    Welcome,
-)
-from msd.wire.protocol.segments import span
 from tests.hostile_clients import process_and_children
 from tests.hosts import Broker
-from tests.passing import from_peers, wait_until_serving
+from tests.passing import WrongReceiver, from_peers, holders, wait_until_serving
 from tests.processes import MIB, Download, Serve, Source, System, files_equal, free_ports, make_file, wait_for
 
 SIZE = 12 * MIB
@@ -41,18 +21,6 @@ SIZE = 12 * MIB
 
 def receive(system: System, folder: Path, name: str, *arguments: str) -> Download:
     return system.download("-o", name, "--force", "--pass-on", *arguments, cwd=folder)
-
-
-def holders(server5: int, plan: bytes) -> list[str]:
-    """The endpoints of the receivers that server 5 names, which listens at this port."""
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        socket.linger = 0
-        socket.rcvtimeo = 20_000
-        socket.connect(f"tcp://127.0.0.1:{server5 + 1}")
-        socket.send(encode(Announce(rid=1, plan=plan, units=0)))
-        answer = decode(socket.recv(), Holders | Rejected)
-    assert isinstance(answer, Holders)
-    return [holder.endpoint for holder in answer.holders]
 
 
 def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, source: Source, tmp_path: Path) -> None:
@@ -188,74 +156,12 @@ def test_a_download_that_is_killed_leaves_no_process(serve: Serve, source: Sourc
         wait_for("the end of its process", lambda: not Path(f"/proc/{pids[1]}").exists())
 
 
-class WrongReceiver:
-    """Announces that it has all units of ``plan``, and sends wrong bytes. A context manager."""
-
-    def __init__(self, system: System, plan: bytes, size: int) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._router = self._context.socket(zmq.ROUTER)
-        self._control = self._context.socket(zmq.DEALER)
-        for socket in (self._router, self._control):
-            socket.linger = 0
-        port = self._router.bind_to_random_port("tcp://127.0.0.1")
-        self._control.connect(f"tcp://127.0.0.1:{system.ports[4] + 1}")
-        self.endpoint = f"tcp://*:{port}"
-        self._announce = Announce(rid=1, plan=plan, units=99, endpoint=self.endpoint)
-        self._plan, self._size = plan, size
-        self.sent = 0
-        self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> WrongReceiver:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ends.set()
-        self._thread.join()
-        self._context.destroy(0)
-
-    def _run(self) -> None:
-        beats = 0
-        while not self._ends.is_set():
-            if beats % 40 == 0:
-                self._control.send(encode(self._announce))
-            beats += 1
-            if not self._router.poll(25):
-                continue
-            ident, frame = self._router.recv_multipart()
-            request = decode(frame, DataRequest)
-            match request:
-                case Hello(rid=rid):
-                    welcome = Welcome(
-                        rid=rid,
-                        version=PROTOCOL_VERSION,
-                        epoch=7,
-                        number=1,
-                        files=1,
-                        catalogue=b"",
-                        features=[PASSES_ON],
-                    )
-                    self._send(ident, encode(welcome))
-                case Holds(rid=rid):
-                    self._send(ident, encode(Held(rid=rid, epoch=7, plan=self._plan)), b"\xff" * 20)
-                case Get(rid=rid, index=index, start=start, length=length):
-                    self.sent += 1
-                    size = span(self._size, index)[1] - start if length is None else length
-                    head = encode(Segment(rid=rid, epoch=7, index=index, start=start))
-                    self._send(ident, head, os.urandom(size))
-
-    def _send(self, *frames: bytes) -> None:
-        with contextlib.suppress(zmq.ZMQError):
-            self._router.send_multipart(frames)
-
-
 @pytest.fixture
 def wrong(serve: Serve, source: Source) -> Iterator[tuple[System, Path, WrongReceiver]]:
     path = source(SIZE)
     system = serve(path, "--rate", "1MiB")
     plan = bytes.fromhex(next(iter(system.ids().values())))
-    with WrongReceiver(system, plan, SIZE) as receiver:
+    with WrongReceiver(system, plan, {plan: SIZE}) as receiver:
         wait_for("the wrong receiver", lambda: holders(system.ports[4], plan))
         yield system, path, receiver
 

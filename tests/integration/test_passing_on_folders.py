@@ -11,13 +11,31 @@ from typing import Any
 
 import pytest
 
-from tests.passing import from_peers, wait_until_serving
-from tests.processes import MIB, Download, Serve, System, make_file
+from msd.client.operations.list_files import list_files
+from msd.client.plan.plan import Plan
+from msd.wire.security.keys import Role
+from tests.hostile_clients import Keyring, process_and_children
+from tests.passing import WrongReceiver, from_peers, holders, wait_until_serving
+from tests.processes import MIB, Download, Serve, System, make_file, wait_for
+
+#: Sizes at which files become segments, deep folders, and names that are special to a shell or as long as can be.
+ODD_FILES = {
+    "one MiB": MIB,
+    "one MiB and a byte": MIB + 1,
+    "/".join(["deep"] * 30) + "/large": MIB + 2,
+    "/".join(["deep"] * 30) + "/empty": 0,
+    "-rf * $(false) 'x' \"y\" \\ # ?": 5000,
+    "-: e\u0301 é 🗂 \u00a0 ": 5000,
+    "l" * 255: MIB + 3,
+    "s" * 255: 3,
+}
+#: The number of files of the fixture ``shared``.
+FILES = 43 + len(ODD_FILES)
 
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
-    """A folder with large and small files, some of them empty, or with unusual names."""
+    """A folder with large and small files, empty ones, unusual names, sizes around the limit of bundles."""
     rng, folder = random.Random(1), tmp_path / "shared"
     for number in range(40):
         path = folder / f"sub {number % 3}" / ("ü" * (number % 2)) / f"file {number}"
@@ -25,19 +43,29 @@ def shared(tmp_path: Path) -> Path:
         path.write_bytes(rng.randbytes(rng.choice([0, 9, 3000, 90_000, 300_000])))
     for number in range(2):
         make_file(folder / f"large {number}", (2 + number) * MIB + 7, rng)
+    for name, size in ODD_FILES.items():
+        make_file(folder / name, size, rng)
+    (folder / "empty folder" / "🗂").mkdir(parents=True)
     (folder / "program").write_bytes(b"#!/bin/sh\n")
     (folder / "program").chmod(0o755)
+    assert sum(path.is_file() for path in folder.rglob("*")) == FILES
     return folder
 
 
-def receive(system: System, folder: Path, name: str, *arguments: str) -> Download:
-    return system.download(".", "-o", name, "--pass-on", *arguments, cwd=folder)
+def receive(system: System, folder: Path, name: str, *arguments: str, **options: Any) -> Download:
+    return system.download(".", "-o", name, "--pass-on", *arguments, cwd=folder, **options)
 
 
 def summary(download: Download) -> dict[str, Any]:
     assert download.wait() == 0, download.err.text
     assert download.events[-1]["event"] == "summary"
     return download.events[-1]
+
+
+def received_from_peers(download: Download) -> int:
+    """The bytes that a running download has received from others so far."""
+    workers = download.events_of("progress")[-1]["workers"]
+    return sum(report["received"] for name, report in workers.items() if name.startswith("peer"))
 
 
 def are_equal(one: Path, other: Path) -> bool:
@@ -71,7 +99,7 @@ def test_a_folder_is_passed_on(serve: Serve, shared: Path, tmp_path: Path) -> No
         with receive(system, tmp_path, "third") as third:
             assert from_peers(summary(third)) > size / 4
         first.signal(signal.SIGTERM)
-        assert summary(first)["files"]["kept"] == 42
+        assert summary(first)["files"]["kept"] == FILES - 1
     assert are_equal(shared, tmp_path / "third")
 
 
@@ -88,8 +116,8 @@ def test_receivers_of_a_folder_pass_on_to_one_another(serve: Serve, shared: Path
     ):
         reports = [summary(download) for download in (one, two, old)]
     assert all(are_equal(shared, tmp_path / name) for name in ("one", "two", "old"))
-    assert sum(map(from_peers, reports[:2])) > MIB
-    assert reports[2]["files"]["same"] + reports[2]["files"]["kept"] == 41
+    assert all(from_peers(report) > MIB // 2 for report in reports[:2])
+    assert reports[2]["files"]["same"] + reports[2]["files"]["kept"] == FILES - 2
 
 
 def test_another_selection_is_another_plan(serve: Serve, shared: Path, tmp_path: Path) -> None:
@@ -99,3 +127,84 @@ def test_another_selection_is_another_plan(serve: Serve, shared: Path, tmp_path:
         with system.download("sub 0/", "large 0", "-o", "part", "--pass-on", cwd=tmp_path) as other:
             assert from_peers(summary(other)) == 0
     assert (tmp_path / "part" / "large 0").read_bytes() == (shared / "large 0").read_bytes()
+
+
+def test_a_receiver_that_is_killed_leaves_no_process_and_serves_again_what_it_had(
+    serve: Serve, shared: Path, tmp_path: Path
+) -> None:
+    """
+    1. Two receivers pass on. One is killed: the process that passes on for it ends, and the other receiver finishes.
+    2. The first one is started again. It fetches only what it did not have.
+    3. A third one begins. Then all workers are put to sleep: it gets all the rest from the first one.
+    """
+    size = sum(path.stat().st_size for path in shared.rglob("*") if path.is_file())
+    system = serve(shared, "--rate", "1MiB")
+    with receive(system, tmp_path, "first") as first, receive(system, tmp_path, "second") as second:
+        first.wait_until_verified(0.5)
+        wait_for("passing on", lambda: received_from_peers(second))
+        _, child = process_and_children(first.pid)
+        first.signal(signal.SIGKILL)
+        first.wait()
+        wait_for("the end of its process", lambda: not Path(f"/proc/{child}").exists())
+        summary(second)
+    assert are_equal(shared, tmp_path / "second")
+    with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
+        wait_until_serving(first)
+        with receive(system, tmp_path, "third") as third:
+            wait_for("a peer", lambda: [e for e in third.events_of("worker") if e["name"].startswith("peer")])
+            system.put_to_sleep(1, 2, 3, 4)
+            assert from_peers(summary(third)) > size // 2
+        first.signal(signal.SIGTERM)
+        received = sum(report["bytes"] for report in summary(first)["workers"].values())
+    assert received < size * 0.6
+    assert all(are_equal(shared, tmp_path / name) for name in ("first", "third"))
+
+
+def test_a_receiver_that_sends_wrong_units_of_a_folder_is_named_by_its_key_and_address(
+    serve: Serve, shared: Path, tmp_path: Path
+) -> None:
+    keys = Keyring(tmp_path / "keys")
+    alice = keys.create_key("alice", Role.CLIENT)
+    system = keys.serve(serve, shared, "--rate", "1MiB")
+    plan = Plan()
+    entries = [entry for entry, _ in list_files(system.servers)[0]]
+    plan.add(entries)
+    plan.finish()
+    sizes = {entry.id: entry.size for entry in entries if entry.id is not None}
+    with WrongReceiver(system, plan.id, sizes, alice) as receiver:
+        wait_for("the wrong receiver", lambda: holders(system.ports[4], plan.id, alice))
+        with receive(system, tmp_path, "copy", env=keys.env("alice")) as download:
+            report = summary(download)
+    assert are_equal(shared, tmp_path / "copy")
+    bans = [event for event in download.events_of("worker") if event["detail"] == "sent corrupt data"]
+    assert receiver.key is not None
+    place = (
+        f"{receiver.endpoint.replace('*', '127.0.0.1').removeprefix('tcp://')}, key {receiver.key.public.hex()[:16]}"
+    )
+    assert [(event["name"], event["place"]) for event in bans] == [("peer 1", place)]
+    assert report["workers"]["peer 1"]["bytes"] == 0
+    assert report["workers"]["peer 1"]["corrupt"] <= 3
+
+
+def test_a_file_that_changes_while_its_folder_is_passed_on(
+    serve: Serve, shared: Path, tmp_path: Path, rng: random.Random
+) -> None:
+    """All receivers end with the new version of a file that none of them had complete. A small file, which they may
+    have had, is in its old or its new version.
+    """
+    make_file(shared / "film", 8 * MIB, rng)
+    new = make_file(tmp_path / "new", 8 * MIB + 5, rng)
+    old_text, new_text = (shared / "program").read_bytes(), b"#!/bin/false\n"
+    system = serve(shared, "-i", "0.2", "--rate", "1MiB")
+    with receive(system, tmp_path, "first") as first, receive(system, tmp_path, "second") as second:
+        for download in (first, second):
+            download.wait_until_verified(0.05)
+        assert first.verified_bytes + second.verified_bytes < 8 * MIB
+        new.replace(shared / "film")
+        (shared / "program").write_bytes(new_text)
+        reports = [summary(download) for download in (first, second)]
+    assert all(from_peers(report) > MIB for report in reports)
+    for copy in (tmp_path / "first", tmp_path / "second"):
+        assert (copy / "program").read_bytes() in (old_text, new_text)
+        (copy / "program").write_bytes(new_text)
+        assert are_equal(shared, copy)
