@@ -290,7 +290,7 @@ class SelectionDownload(Task):
             return
         self._transfer.total += entry.size
         if not entry.size:
-            self._save(entry, memoryview(b""))
+            self._try(entry.name, partial(self._receiver.save, entry, memoryview(b"")))
         elif self._passing is None:
             self._add_groups(self._plan.add([entry]))
 
@@ -384,15 +384,16 @@ class SelectionDownload(Task):
             plan,
             own_unit,
             entries,
-            save=partial(self._save, unit=unit),
+            save=lambda entry, data: self._put(entry.name, partial(self._receiver.save, entry, data), unit),
             give_back=lambda entry: self._waiting_files.append((entry, unit)),
         )
         group.plan_unit = unit if self._passing is not None else None
         self._transfer.add(group, catalogue=self._lister.catalogue)
 
-    def _save(self, entry: Entry, data: memoryview, *, unit: int | None = None) -> None:
+    def _put(self, name: str, action: Callable[[], None], unit: int | None) -> None:
+        """Saves a file of the plan's ``unit``; None if what is saved is not of the plan."""
         errors = self.counts.failed
-        self._try(entry.name, partial(self._receiver.save, entry, data))
+        self._try(name, action)
         if self._passing is not None and unit is not None and self.counts.failed == errors:
             self._passing.on_saved(unit)
 
@@ -425,9 +426,8 @@ class SelectionDownload(Task):
         transfer, error = download.transfer, download.error
         if error is None:
             manifest = download.result.manifest
-            self._try(entry.name, partial(self._receiver.finish, manifest))
-            if self._passing is not None and manifest.id == entry.id:
-                self._passing.on_saved(unit)
+            finish = partial(self._receiver.finish, manifest)
+            self._put(entry.name, finish, unit if manifest.id == entry.id else None)
             return
         if isinstance(error, UnusableDiskError):
             raise error

@@ -12,6 +12,7 @@ from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.selection_passing import SelectionPassing
 from msd.client.operations.transfer import Transfer
 from msd.client.plan.plan import BundleUnit, Plan
+from msd.wire.errors import DiskError
 from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle
 from msd.wire.protocol.segments import Manifest
 from tests.memory_receiver import MemoryOutput, MemoryReceiver
@@ -143,3 +144,17 @@ def test_a_file_that_is_given_back_completes_its_bundle() -> None:
     worker.refused_in_bundles = {"photos/a"}
     _, recorder = download(worker, receiver, "/")
     assert sorted(recorder.verified) == [*range(plan_of(FILES).units)]
+
+
+def test_a_bundle_of_which_a_given_back_file_cannot_be_put_in_place_is_not_passed_on() -> None:
+    class FullReceiver(MemoryReceiver):
+        def finish(self, manifest: Manifest) -> None:
+            if manifest.name == "photos/a":
+                raise DiskError("photos/a exists")
+            super().finish(manifest)
+
+    worker = MemoryWorker({**FILES})
+    worker.refused_in_bundles = {"photos/a"}
+    selection, recorder = download(worker, FullReceiver(), "/")
+    assert [*selection.errors] == ["photos/a"]
+    assert sorted(recorder.verified) == [*range(1, plan_of(FILES).units)]
