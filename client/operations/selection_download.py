@@ -33,7 +33,7 @@ from msd.client.storage.existing_file import Decision
 from msd.client.storage.output import Output
 from msd.client.storage.segments_on_disk import UnusableDiskError
 from msd.client.storage.tree import Saved
-from msd.wire.errors import DiskError, MsdError, UsageError
+from msd.wire.errors import DiskError, MsdError, NotFoundError, UsageError
 from msd.wire.protocol.messages import Entry
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.core import Stalled, TimePassed
@@ -116,8 +116,8 @@ class SelectionDownload(Task):
         self._has_all_pages = False
         #: True once the user knows that server 5 vouches for no catalogue.
         self._has_warned = False
-        #: The names that were listed before the listing began again.
-        self._listed_before: set[str] = set()
+        #: The names that were listed before the listing began again, each with the size.
+        self._listed_before: dict[str, int] = {}
         #: The files that may have the shared content, and the comparison of the first one.
         self._unsure: deque[Entry] = deque()
         self._comparison: Generator[bool | None] | None = None
@@ -211,7 +211,8 @@ class SelectionDownload(Task):
                     if self._plan is None:
                         self._plan = Plan(has_bundles=self._listing.has_bundles)
                 case lister.Restarted():
-                    self._listed_before.update(self._listing.entry(number).name for number in range(self._entries))
+                    entries = map(self._listing.entry, range(self._entries))
+                    self._listed_before.update((entry.name, entry.size) for entry in entries)
                     self._listing, self._entries = Plan(), 0
                 case lister.Completed():
                     self._has_all_pages = True
@@ -306,15 +307,30 @@ class SelectionDownload(Task):
     def _pass_on(self, passing: SelectionPassing) -> None:
         """Starts to pass on what is listed, and fetches what is wanted of it as units of this plan."""
         plan = self._plan = self._listing
+        if self._listed_before:
+            self._check_again(plan, passing)
         passing.start(plan)
         for first in plan.first_units:
             unit = plan.unit(first)
             if isinstance(unit, BundleUnit):
                 self._waiting_bundles.append(first)
-            elif passing.is_wanted(entry := plan.entry(unit.file)):
+            elif passing.is_wanted((entry := plan.entry(unit.file)).name):
                 self._waiting_files.append((entry, first))
             else:
                 passing.keep(entry, first)
+
+    def _check_again(self, plan: Plan, passing: SelectionPassing) -> None:
+        """The listing has begun again: of the files that are wanted, fetches only what ``plan``, the last one, has."""
+        before, self._transfer.total = self._listed_before, 0
+        for entry in map(plan.entry, range(len(plan))):
+            size = before.pop(entry.name, 0)
+            if passing.is_wanted(entry.name):
+                self._transfer.total += entry.size
+                if size and not entry.size:
+                    self._try(entry.name, partial(self._receiver.save, entry, memoryview(b"")))
+        for name, size in before.items():
+            if size and passing.is_wanted(name):
+                self._fail(name, NotFoundError(f"{name!r} is no longer shared", name))
 
     # Results.
 

@@ -52,9 +52,9 @@ class SelectionPassing(Task):
         """A file is not fetched. It has the shared content if it ``is_kept``."""
         self._skipped[name] = is_kept
 
-    def is_wanted(self, entry: Entry) -> bool:
+    def is_wanted(self, name: str) -> bool:
         """True if a file is fetched."""
-        return entry.name not in self._skipped
+        return name not in self._skipped
 
     def start(self, plan: Plan) -> None:
         """Starts to pass on the files of the complete plan. Raises ``MsdError``."""
@@ -69,7 +69,7 @@ class SelectionPassing(Task):
         """Returns those of the files of a bundle that are fetched."""
         self._missing[unit] = sum(not self._skipped.get(entry.name, False) for entry in entries)
         self._check_bundle(unit)
-        return [*filter(self.is_wanted, entries)]
+        return [entry for entry in entries if self.is_wanted(entry.name)]
 
     def on_saved(self, unit: int) -> None:
         """A file is saved: perhaps one of the bundle ``unit``."""

@@ -12,9 +12,10 @@ from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.selection_passing import SelectionPassing
 from msd.client.operations.transfer import Transfer
 from msd.client.plan.plan import BundleUnit, Plan
-from msd.wire.errors import DiskError
-from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle
+from msd.wire.errors import DiskError, NotFoundError
+from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle, List, Refusal
 from msd.wire.protocol.segments import Manifest
+from msd.wire.protocol.states import RefusalReason
 from tests.memory_receiver import MemoryOutput, MemoryReceiver
 from tests.memory_worker import MemoryWorker, entry_of, manifest_of
 
@@ -70,6 +71,7 @@ def download(worker: MemoryWorker, receiver: MemoryReceiver, *names: str) -> tup
     session.start(transfer)
     session.run(selection)
     assert transfer.remaining == 0
+    assert transfer.verified == transfer.total
     return selection, recorder
 
 
@@ -158,3 +160,32 @@ def test_a_bundle_of_which_a_given_back_file_cannot_be_put_in_place_is_not_passe
     selection, recorder = download(worker, FullReceiver(), "/")
     assert [*selection.errors] == ["photos/a"]
     assert sorted(recorder.verified) == [*range(1, plan_of(FILES).units)]
+
+
+class ChangingWorker(MemoryWorker):
+    """Shares ``later`` instead of what it has listed so far when the third page is requested."""
+
+    def __init__(self, files: dict[str, bytes], later: dict[str, bytes]) -> None:
+        super().__init__(files, page_size=2)
+        self._later: dict[str, bytes] | None = later
+
+    def _answer(self, request: Any) -> tuple[Any, bytes | None]:
+        if self._later is not None and isinstance(request, List) and request.after == "photos/b":
+            self.files, self._later = self._later, None
+            self._listing = [entry_of(name, data) for name, data in sorted(self.files.items())]
+            return Refusal(rid=request.rid, epoch=7, reason=RefusalReason.UNKNOWN), None
+        return super()._answer(request)
+
+
+def test_after_a_listing_that_begins_again_the_last_one_counts() -> None:
+    """A file of the first one that is not shared any more fails; nothing was fetched before."""
+    later = {name: data for name, data in FILES.items() if name != "photos/a"} | {"photos/b": b"B" * 3000}
+    worker, receiver = ChangingWorker({**FILES}, later), MemoryReceiver()
+    selection, recorder = download(worker, receiver, "/")
+    assert receiver.files == later
+    assert {name: type(error) for name, error in selection.errors.items()} == {"photos/a": NotFoundError}
+    counts = selection.counts
+    assert (counts.listed, counts.fetched, counts.failed) == (6, 5, 1)
+    assert selection.progress().is_complete
+    assert recorder.plan == plan_of(later).id
+    assert sorted(recorder.verified) == [*range(plan_of(later).units)]
