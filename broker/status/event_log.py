@@ -13,6 +13,7 @@ from msd.broker.status.history import newest
 from msd.broker.status.worker_names import worker_label
 from msd.broker.supervision import supervisor_events
 from msd.wire.protocol.messages import (
+    MAX_RATE,
     TOTAL_RATE_S,
     DownloadStatus,
     LoggedEvent,
@@ -121,7 +122,8 @@ class EventLog:
             self._sample_trouble(worker, now)
         self._latest_totals.append(sum(worker.rate for worker in status.workers))
         if len(self._latest_totals) * SAMPLE_INTERVAL_S >= TOTAL_RATE_S:
-            self._total_rates.append(sum(self._latest_totals) / len(self._latest_totals))
+            # Workers that have joined say themselves what they have sent: the sum must still fit into a message.
+            self._total_rates.append(min(sum(self._latest_totals) / len(self._latest_totals), MAX_RATE))
             self._latest_totals.clear()
         if gained := status.clients - self._clients:
             clients = "client" if abs(gained) == 1 else f"{abs(gained):,} clients"

@@ -39,7 +39,8 @@ MAX_HOLDERS = 16
 #: A number of seconds; neither NaN nor infinite, because a timer with such a value would never expire.
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 #: Bytes a second.
-Rate = Annotated[float, Meta(ge=0, le=2**63)]
+MAX_RATE = 2**63
+Rate = Annotated[float, Meta(ge=0, le=MAX_RATE)]
 #: A duration in seconds, possibly of many years.
 Duration = Annotated[float, Meta(ge=0, le=2**40)]
 #: Seconds since 1970; bounded so that it can be formatted as a date in every time zone (up to the year 9999).

@@ -16,7 +16,7 @@ from msd.broker.supervision import supervisor_events
 from msd.broker.supervision.supervisor import NO_HEARTBEATS
 from msd.broker.supervision.supervisor_events import ComplaintCounted, StateChanged
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import ControlReply
+from msd.wire.protocol.messages import ControlReply, StatusReport
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.unit.snapshots import heard, joined, snapshot, with_worker
@@ -185,6 +185,15 @@ def test_a_report_contains_the_mean_rates_of_all_workers_together(event_log: Eve
     for _ in range(2 * MAX_TOTAL_RATES + 1):
         event_log.sample(snapshot(), NOW)
     assert event_log.report(1, snapshot(), NOW).total_rates == [0.0] * MAX_TOTAL_RATES
+
+
+def test_the_total_of_the_highest_rates_can_be_sent(event_log: EventLog) -> None:
+    """A worker says itself how much it has sent."""
+    highest = with_worker(with_worker(snapshot(), 1, rate=2.0**63), 2, rate=2.0**63)
+    for _ in range(2):
+        event_log.sample(highest, NOW)
+    report = event_log.report(1, highest, NOW)
+    assert decode(encode(report), StatusReport) == report
 
 
 def test_an_event_has_the_number_of_its_worker(event_log: EventLog) -> None:
