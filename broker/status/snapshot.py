@@ -51,7 +51,8 @@ class SnapshotBuilder:
         if epoch != worker.epoch:
             # A worker that has joined may have run longer than this broker.
             before = 0 if worker.process is not None else bytes_sent
-        self.bytes_sent += bytes_sent - before
+        # A worker that has joined may report anything.
+        self.bytes_sent += max(0, bytes_sent - before)
         self._last_sent[worker.number] = (worker.epoch, bytes_sent)
         self._meters[worker.number].update(bytes_sent, now)
 

@@ -115,6 +115,14 @@ def test_the_bytes_sent_are_those_since_the_broker_started() -> None:
     assert snapshots.bytes_sent == 5 + 10 + 6 + 1
 
 
+def test_a_total_that_becomes_smaller_takes_nothing_away() -> None:
+    """A worker that has joined says itself how much it has sent."""
+    snapshots, attic = builder(), WorkerRecord(5, "attic", "tcp://192.0.2.7:21018", epoch=75)
+    for total in (1000, 1010, 0, 5):
+        snapshots.on_bytes_sent(attic, total, NOW)
+    assert snapshots.bytes_sent == 10 + 5
+
+
 def test_each_snapshot_has_the_next_number_of_the_same_epoch() -> None:
     snapshots, supervisor = builder(), running()
     statuses = [snapshots.build(supervisor, NOW) for _ in range(3)]
