@@ -35,13 +35,16 @@ class FilterLine(Input):
         """Shows the line for the panel called ``name``, which is filtered by ``words``."""
         self.placeholder = f"words that {name} must have: Enter keeps the filter, Esc removes it"
         self.value = words
-        self.styles.display = "block"
+        self.display = True
         self.focus()
+
+    def close(self) -> None:
+        self.display = False
 
     def action_clear(self) -> None:
         self.value = ""
         self.action_keep()
 
     def action_keep(self) -> None:
-        self.styles.display = "none"
+        self.close()
         self.post_message(self.Closed())

@@ -283,6 +283,24 @@ def test_a_filter_applies_to_the_focused_panel_until_it_is_removed() -> None:
     run_console(steps)
 
 
+def test_a_click_on_another_panel_closes_the_line_of_the_filter() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(report(snapshot(), "worker 1 woke up", "sharing"), "sharing")
+        await driver.pilot.press("shift+tab", "slash", *"woke")
+        await driver.wait_until("the filter", lambda: "sharing" not in driver.text)
+        assert "? help" not in driver.text, "the filter replaces the line of keys"
+        assert "msd download" in driver.text, "no other line is covered"
+        (y,) = (number for number, line in enumerate(driver.text.split("\n")) if "35416" in line and "Alive" in line)
+        await driver.pilot.click(offset=(10, y))
+        await driver.expect("━Workers")
+        await driver.expect("? help")
+        assert "filter: woke" in driver.text
+        await driver.pilot.press("slash", *"alive", "enter", "t")
+        await driver.wait_until("the order", lambda: driver.feed.toggled == [3])
+
+    run_console(steps)
+
+
 def test_events_are_limited_to_failures_and_to_the_selected_worker() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         events = [
