@@ -98,9 +98,12 @@ class PassingProcess:
         """A file is received by segments, the units from ``first_unit`` on with these digests. Each of the descriptors,
         which remain the caller's, may have any of them.
         """
-        descriptors = descriptors if len(self._frames) < MAX_WAITING_FRAMES else ()
-        file = FileReceived(name=name, first_unit=first_unit, digests=digests, descriptors=len(descriptors))
-        self._send(file, [*map(os.dup, descriptors)])
+        own: list[int] = []
+        if len(self._frames) < MAX_WAITING_FRAMES:
+            # This process may have too many open files: the path remains.
+            with suppress(OSError):
+                own.extend(map(os.dup, descriptors))
+        self._send(FileReceived(name=name, first_unit=first_unit, digests=digests, descriptors=len(own)), own)
 
     def hold(self, units: Iterable[int]) -> None:
         """These units of the plan are verified."""

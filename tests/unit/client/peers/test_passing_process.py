@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import select
@@ -109,3 +110,15 @@ def test_a_process_that_hangs_is_killed(process: PassingProcess) -> None:
     assert len(os.listdir("/proc/self/fd")) <= before + 2 * MAX_WAITING_FRAMES
     process.close()
     assert not Path(f"/proc/{process.pid}").exists()
+
+
+def test_without_free_descriptors_a_file_is_announced_without_them(
+    process: PassingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", fail)
+    process.receive("other", 5, DIGESTS, [0, 0])
+    process.hold([0])
+    wait_for("all to be written", process.flush)
