@@ -14,7 +14,7 @@ from msd.broker.views.panel_text import Line, PanelText, Tone, matches, note, ti
 from msd.wire.protocol.messages import DownloadStatus
 from msd.wire.protocol.states import DownloadState
 from msd.wire.support.presentable_names import presentable
-from msd.wire.support.units import format_count, format_duration, format_rate, format_size, format_time
+from msd.wire.support.units import format_count, format_duration, format_percent, format_rate, format_size, format_time
 
 CLIENT, SELECTION, VERIFIED, RATE, TIME = "Client", "Downloads", "Verified", "Rate", "For"
 WORKERS, PEERS, PASSES_ON = "Workers", "Peers", "Passes on"
@@ -105,7 +105,7 @@ def client_details(download: DownloadStatus, now: float) -> list[str]:
     """Returns everything known about a download, one paragraph an entry. ``now`` is in seconds since 1970."""
     seconds = download.seconds + download.silent_seconds
     began = f"since {format_time(max(0.0, now - seconds))}, for {format_duration(seconds)}"
-    verified = f"{_part(download)} of {format_size(download.total)} verified ({download.bytes:,} bytes)"
+    verified = f"{_verified(download)} verified ({download.bytes:,} bytes)"
     sources = f"from {format_count(download.workers, 'worker')} and {format_count(download.peers, 'peer')}"
     received = f"{format_size(download.received)} received, {format_size(download.peer_bytes)} of them from peers"
     passes_on = "passes on what it has to other clients" if download.passes_on else "passes nothing on"
@@ -133,7 +133,7 @@ def _cells(download: DownloadStatus) -> Cells:
     return {
         CLIENT: presentable(download.client),
         SELECTION: presentable(download.selection),
-        VERIFIED: f"{_part(download)} of {format_size(download.total)}",
+        VERIFIED: _verified(download),
         RATE: _rate_text(download),
         TIME: format_duration(download.seconds + download.silent_seconds),
         WORKERS: f"{download.workers:,}",
@@ -142,8 +142,8 @@ def _cells(download: DownloadStatus) -> Cells:
     }
 
 
-def _part(download: DownloadStatus) -> str:
-    return f"{download.bytes * 100 // download.total} %" if download.bytes < download.total else "100 %"
+def _verified(download: DownloadStatus) -> str:
+    return f"{format_percent(download.bytes, download.total)} of {format_size(download.total)}"
 
 
 def _rate_text(download: DownloadStatus) -> str:
