@@ -106,7 +106,8 @@ class PeerSelection(Core[Event, Action]):
         match event:
             case HoldersReceived(holders, seconds):
                 connected = {peer.holder for peer in self._peers.values()}
-                self._spare = [h for h in holders if h not in connected and self._resting.get(h, 0.0) <= now]
+                named = dict.fromkeys(holders)
+                self._spare = [h for h in named if h not in connected and self._resting.get(h, 0.0) <= now]
                 self._announce_at = now + seconds
             case PeersUseless(peers):
                 self._reviewed_at = now

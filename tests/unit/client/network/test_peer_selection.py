@@ -72,6 +72,14 @@ def test_a_limited_number_of_peers_is_connected_each_of_them_once() -> None:
     assert len(opened_peers.keys() | further.keys()) == len(opened_peers) + len(further) == MAX_PEERS
 
 
+def test_a_receiver_that_is_named_twice_is_connected_once() -> None:
+    selection = PeerSelection()
+    actions = selection.handle(HoldersReceived((holder(1), holder(1)), 9.0), 0.0)
+    assert [*opening(actions)] == [holder(1)]
+    assert len(selection.peers) == 1
+    selection.check_invariants()
+
+
 def test_a_peer_that_does_not_answer_is_given_up_and_named_in_the_next_announcement() -> None:
     scene = Scene()
     scene.feed(TimePassed())
