@@ -263,7 +263,7 @@ class _Outputs:
         passing = self._passing
         if passing is not None:
             file = Entry(name=manifest.name, size=manifest.size, mtime_ns=manifest.mtime_ns, id=manifest.id)
-            passing.start(self._session, self._transfer, manifest.id, [file])
+            passing.start(self._session, self._transfer, manifest.id, manifest.segments, [file])
             passing.receive(manifest, 0, output.descriptors)
         return FileTransfer(
             self._session,

@@ -74,13 +74,21 @@ class PassingOn:
             self._held_port.close()
 
     def start(
-        self, session: Session, transfer: Transfer, plan: bytes, files: Iterable[Entry], *, folder: int | None = None
+        self,
+        session: Session,
+        transfer: Transfer,
+        plan: bytes,
+        units: int,
+        files: Iterable[Entry],
+        *,
+        folder: int | None = None,
     ) -> None:
         """Starts to pass on ``files``, which are those of ``plan`` without empty ones: those that are received by
-        segments and, with a descriptor of the ``folder`` in which they have their names, all. Raises ``MsdError``.
+        segments and, with a descriptor of the ``folder`` in which they have their names, all. The plan has so many
+        ``units``. Raises ``MsdError``.
         """
         self.stop()
-        transfer.pass_on(plan)
+        transfer.pass_on(plan, units)
         own = KeyPair.generate() if session.pool.uses_keys else None
         listen = self._reserve_port(session)
         secret = own.secret if own is not None else b""

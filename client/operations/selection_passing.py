@@ -60,7 +60,7 @@ class SelectionPassing(Task):
         """Starts to pass on the files of the complete plan. Raises ``MsdError``."""
         self._plan = plan
         files = (entry for entry in map(plan.entry, range(len(plan))) if entry.size)
-        self._passing.start(self._session, self._transfer, plan.id, files, folder=self._folder)
+        self._passing.start(self._session, self._transfer, plan.id, plan.units, files, folder=self._folder)
         self._session.start(self)
 
     # Small files.

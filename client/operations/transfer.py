@@ -203,10 +203,10 @@ class Transfer(Task):
         """Returns the peers that send nothing, those that have sent nothing for the longest time first."""
         return self._scheduler.useless_holders(now)
 
-    def pass_on(self, plan: bytes) -> None:
-        """Other receivers get from this one what it has of ``plan``: units are requested in random order."""
+    def pass_on(self, plan: bytes, units: int) -> None:
+        """Other receivers get from this one what it has of ``plan``, which has so many ``units``."""
         self._plan = plan
-        self._scheduler.passes_on = True
+        self._scheduler.plan_units = units
 
     def remove_peer(self, peer: int) -> None:
         """The connection to a peer was closed, and is not opened again."""

@@ -144,8 +144,9 @@ class Scheduler(Core[Event, Action]):
         self._units = UnitTable()
         self._rate_limit = RateLimit(max_rate) if max_rate is not None else None
         self._choose = choose
-        #: True if other receivers get units from this one: they are requested in random order.
-        self.passes_on = False
+        #: The number of units of the plan that is passed on; 0 if other receivers get no units from this one. If they
+        #: do, units are requested in random order.
+        self.plan_units = 0
         #: While an event is handled: the bits of the units that the holders have; None until that is needed.
         self._held_by_holders: int | None = None
         #: The ready workers that hold some of the units only, and when they are asked next for what they have.
@@ -614,7 +615,9 @@ class Scheduler(Core[Event, Action]):
                     self._rate_limit.count_request(request.length, now)
                 requests.append(request)
         if self._holders and self._units.remaining and now >= self._holds_round_at:
-            self._holds_round_at = now + max(HOLDS_INTERVAL_S, HOLDS_INTERVAL_PER_UNIT_S * len(self._units.sizes))
+            # The plan may have many more units than are added yet.
+            units = max(self.plan_units, len(self._units.sizes))
+            self._holds_round_at = now + max(HOLDS_INTERVAL_S, HOLDS_INTERVAL_PER_UNIT_S * units)
             requests += self._request_holds()
         return requests
 
@@ -681,7 +684,7 @@ class Scheduler(Core[Event, Action]):
         shares = worker.is_slow or self._rate_limit is not None
         if self._units.incomplete and (request := self._choose_part(worker, now, shares=shares)) is not None:
             return request
-        if self._holders or self.passes_on:
+        if self._holders or self.plan_units:
             unit = self._choose_unit_of_run(worker, now)
         else:
             unit = self._units.first_unrequested(0, self._limit)

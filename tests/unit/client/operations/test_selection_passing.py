@@ -35,15 +35,17 @@ class Recorder:
     """Takes the place of ``PassingOn``."""
 
     def __init__(self) -> None:
-        self.plan = b""
+        self.plan, self.units = b"", 0
         self.files: list[str] = []
         self.received: dict[str, tuple[int, bytes]] = {}
         self.verified: list[int] = []
 
-    def start(self, _: object, transfer: Transfer, plan: bytes, files: Iterable[Entry], *, folder: int) -> None:
+    def start(
+        self, _: object, transfer: Transfer, plan: bytes, units: int, files: Iterable[Entry], *, folder: int
+    ) -> None:
         assert folder == 5
-        transfer.pass_on(plan)
-        self.plan, self.files = plan, [file.name for file in files]
+        transfer.pass_on(plan, units)
+        self.plan, self.units, self.files = plan, units, [file.name for file in files]
 
     def receive(self, manifest: Manifest, first_unit: int, descriptors: Sequence[int]) -> None:
         assert not descriptors
@@ -88,7 +90,7 @@ def test_all_units_of_the_plan_are_passed_on(page_size: int) -> None:
     _, recorder = download(worker, receiver, "/")
     assert receiver.files == FILES
     plan = plan_of(FILES)
-    assert recorder.plan == plan.id
+    assert (recorder.plan, recorder.units) == (plan.id, plan.units)
     assert recorder.files == [name for name, data in FILES.items() if data]
     assert sorted(recorder.verified) == [*range(plan.units)]
     film, kept = (manifest_of(name, FILES[name]).id for name in ("photos/film", "photos/kept"))

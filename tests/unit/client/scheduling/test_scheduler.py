@@ -1118,9 +1118,12 @@ def test_holders_are_asked_for_what_they_have_until_nothing_is_missing(scene: Sc
     assert scene.scheduler.next_deadline(scene.now) is None
 
 
-def test_the_answers_of_holders_of_many_units_take_little_of_the_rate(scene: Scene) -> None:
+@pytest.mark.parametrize("added", [50_000, 10])
+def test_the_answers_of_holders_of_many_units_take_little_of_the_rate(scene: Scene, added: int) -> None:
+    """However few of the units of the plan are added yet."""
     units = 50_000
-    scene.begin(units, 1)
+    scene.begin(added, 1)
+    scene.scheduler.plan_units = units
     hold(scene, 20)
     scene.feed(UnitsHeld(20, 0))
     interval = units * HOLDS_INTERVAL_PER_UNIT_S
