@@ -150,8 +150,8 @@ class ConsoleApp(App[int]):
 
     def on_descendant_focus(self) -> None:
         if isinstance(self.focused, RowsView):
-            # A click also takes the focus from the filter.
-            self._filter_line.close()
+            if self._filter_line.display:  # A click has taken the focus from it.
+                self._filter_line.close()
             self._focused_view = self.focused
             self._draw()
 
@@ -298,7 +298,8 @@ class ConsoleApp(App[int]):
         self._widget("#alarm").display = bool(alarm)
         self._update("#alarm", alarm)
         self._update("#title", headline.title(self.history, str(self._servers.status), width))
-        self._widget("#keys").display = not self._filter_line.display
+        if self._widget("#keys").display == self._filter_line.display:
+            self._widget("#keys").display = not self._filter_line.display
         special = self._focused_view.keys
         self._update(
             "#keys", headline.keys(width, special, owns_servers=self._owns_servers, has_link=self._invite is not None)
