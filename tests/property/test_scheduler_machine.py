@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from msd.client.network_events import Ban, BanReason, ConnectionClosed, ConnectionOpened, SnapshotReceived, Unban
 from msd.client.scheduling import scheduler_events as core
+from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import RequestUnit, UnitState
 from msd.client.scheduling.worker_pace import MIN_PART
@@ -298,7 +299,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def refuse(self, worker: int, choice: int, reason: RefusalReason) -> None:
         if self.outstanding.get(worker):
             request = self.outstanding[worker].pop(choice % len(self.outstanding[worker]))
-            if reason is RefusalReason.SLEEPING:
+            if REFUSAL_POLICIES[reason].returns_all:
                 self.dropped[worker] += self.outstanding[worker]
                 self.outstanding[worker] = []
             if worker == HOLDER and reason is RefusalReason.MISSING:
