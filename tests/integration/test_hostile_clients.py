@@ -165,7 +165,7 @@ def attack(targets: Sequence[Target], credentials: Credentials | None, count: in
             assert next(peer.events()) is ConnectionEvent.CLOSED
 
 
-@pytest.mark.parametrize("count", [10_000, pytest.param(500_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [3_000, pytest.param(500_000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
 def test_malformed_messages_are_counted_and_dropped(
     serve: Serve, source: Source, keys: Keyring, tmp_path: Path, rng: random.Random, encrypted: bool, count: int
@@ -836,7 +836,7 @@ def test_clients_that_never_read_and_reconnect_leave_another_client_a_quarter_of
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("behaviour", ["steady", "greedy"])
+@pytest.mark.parametrize("behaviour", [pytest.param("steady", marks=pytest.mark.soak), "greedy"])
 def test_a_flooding_client_takes_at_most_half_the_rate_of_another_client(
     serve: Serve, source: Source, behaviour: str
 ) -> None:

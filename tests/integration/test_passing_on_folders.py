@@ -188,6 +188,7 @@ def test_a_receiver_that_sends_wrong_units_of_a_folder_is_named_by_its_key_and_a
     assert report["workers"]["peer 1"]["corrupt"] <= 3
 
 
+@pytest.mark.soak
 def test_a_file_that_changes_while_its_folder_is_passed_on(
     serve: Serve, shared: Path, tmp_path: Path, rng: random.Random
 ) -> None:

@@ -14,7 +14,7 @@ from msd.client.operations.download_files import download_files
 from tests.processes import MIB, Serve, Source
 
 SIZES = (12 * MIB, 28 * MIB, 50 * MIB)
-#: Maximum share of the received bytes that are duplicates: of 50 downloads of each size, and of ten (nine segments; the
+#: Maximum share of the received bytes that are duplicates: of 50 downloads of each size, and of ten (five segments; the
 #: machine may have other work, too).
 MAX_WASTE, MAX_WASTE_OF_TEN = 0.005, 0.01
 #: The same of a folder of small files, with a few bundles at the end; 0.2 when hedges did not wait for the listing.
@@ -46,8 +46,7 @@ def wasted_bytes(size: int, downloads: int, serve: Serve, source: Source, folder
 @pytest.mark.alone
 @pytest.mark.usefixtures("_busy_processors")
 def test_short_downloads_on_busy_processors_receive_nothing_twice(serve: Serve, source: Source, tmp_path: Path) -> None:
-    wasted = sum(wasted_bytes(size, 10, serve, source, tmp_path) for size in SIZES)
-    assert wasted <= MAX_WASTE_OF_TEN * 10 * sum(SIZES)
+    assert wasted_bytes(SIZES[-1], 10, serve, source, tmp_path) <= MAX_WASTE_OF_TEN * 10 * SIZES[-1]
 
 
 @pytest.mark.soak
