@@ -78,7 +78,8 @@ def _process_limit(needed: int) -> str:
     limits = []
     own = len(os.listdir("/proc/self/task"))
     for group, limit, current in _cgroup_limits():
-        others = current - own
+        # A thread that has just ended may still be listed, but no longer counted.
+        others = max(0, current - own)
         text = f"pids.max in {group} is {limit} and must be at least {others + needed}"
         limits.append((limit - others, text))
     if limits and min(limits)[0] < needed:

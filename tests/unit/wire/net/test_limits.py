@@ -108,3 +108,9 @@ def test_without_a_cgroup_the_limit_of_the_user_is_named(
     limited_to(monkeypatch, 7)
     with pytest.raises(UsageError, match=text):
         limits.require(1, 23, PURPOSE)
+
+
+def test_a_thread_that_has_just_ended_does_not_hide_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = len(os.listdir("/proc/self/task"))
+    monkeypatch.setattr(limits, "_cgroup_limits", lambda: [("/group", 22, own - 1)])
+    assert limits._process_limit(23) == "pids.max in /group is 22 and must be at least 23"
