@@ -44,7 +44,8 @@ from msd.client.scheduling.scheduler_events import (
     UnitWritten,
     WorkerRemoved,
 )
-from msd.client.scheduling.worker_pace import MIN_PART, PART_GROWTH
+from msd.client.scheduling.worker_pace import MIN_PART, PART_GROWTH, STORE_AHEAD
+from msd.wire.protocol.messages import READS_STORE
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.connections import opened
@@ -1187,3 +1188,10 @@ def test_a_holder_that_sends_corrupt_units_is_banned(scene: Scene) -> None:
     for _ in range(MAX_CORRUPT_UNITS):
         actions += scene.feed(UnitCorrupt(20, scene.scheduler.outstanding(20)[0]))
     assert actions[-1] == Ban(20, BanReason.CORRUPT)
+
+
+def test_a_worker_that_reads_from_a_store_gets_several_requests_at_once(scene: Scene) -> None:
+    scene.begin(10, 1)
+    event = opened(1)
+    actions = scene.feed(replace(event, welcome=replace(event.welcome, features=[READS_STORE])))
+    assert actions == requests(1, *range(1 + STORE_AHEAD))
