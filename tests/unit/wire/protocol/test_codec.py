@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgpack
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
@@ -198,6 +198,7 @@ def test_random_bytes_are_malformed(family: str, frame: bytes) -> None:
 
 
 @given(LOOKALIKES)
+@example({"type": "holders", "rid": 0, "seconds": 0.0, "holders": []})  # a member of two families
 @settings(max_examples=400)
 def test_a_similar_header_is_a_message_or_malformed(header: dict[str, Any]) -> None:
     frame = packed(msgspec.to_builtins(header, builtin_types=(bytes,)))
@@ -206,7 +207,7 @@ def test_a_similar_header_is_a_message_or_malformed(header: dict[str, Any]) -> N
             message = decode(frame, family)
         except ProtocolError:
             continue
-        assert MEMBERS[type(message)] is family
+        assert isinstance(message, family)
         assert decode(encode(message), family) == message
 
 
