@@ -99,7 +99,8 @@ def test_one_name_stands_for_everything(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_name_that_selects_nothing_shows_no_progress(tmp_path: Path) -> None:
+def test_a_name_that_selects_nothing_shows_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: 0.0))  # no time passes
     events: list[Event] = []
     download_files(locate_servers(Config()), ["music/"], tmp_path, on_event=events.append)
     assert not [event for event in events if isinstance(event, Progress | Syncing)]

@@ -16,6 +16,7 @@ from msd.client.events import Event, OnEvent, Progress, Retried, Waiting, Worker
 from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout, TimeoutExpired, WaitingFor
 from msd.client.network.session import Session, Task
 from msd.client.network_events import Ban, ConnectionClosed, NetworkEvent, ReplyReceived, SnapshotReceived, Unban
+from msd.client.operations import file_transfer as file_transfer_module
 from msd.client.operations import transfer as transfer_module
 from msd.client.operations.file_transfer import FileTransfer
 from msd.client.operations.source_error import VersionLostError
@@ -218,11 +219,18 @@ class PromptPool(FakePool):
         self.next_events.append([received(request.index, segment[request.start : end], request.start)])
 
 
+def follow_clock_of(pool: PromptPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the clock of ``pool`` the only one: what the real one says depends on how long the machine has run."""
+    clock = SimpleNamespace(monotonic=lambda: pool.last_poll_at)
+    for module in (transfer_module, file_transfer_module):
+        monkeypatch.setattr(module, "time", clock)
+
+
 def test_the_wait_for_the_rate_limit_is_not_a_lack_of_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part of a segment is due every 8 s, and the download gives up after 5 s without progress."""
     pool = PromptPool()
     pool.next_events = [[opened(1)]]
-    monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: pool.last_poll_at))
+    follow_clock_of(pool, monkeypatch)
     # Fewer waits.
     monkeypatch.setattr(transfer_module, "PROGRESS_INTERVAL_S", 0.4)
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
@@ -424,7 +432,7 @@ def test_a_transfer_without_missing_units_does_not_wake_up_again_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = PromptPool()
-    monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: pool.last_poll_at))
+    follow_clock_of(pool, monkeypatch)
     # Fewer waits.
     monkeypatch.setattr(transfer_module, "PROGRESS_INTERVAL_S", 0.4)
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
@@ -583,7 +591,7 @@ def test_a_slow_reader_limits_the_requests_and_is_not_a_failure_of_the_servers(m
     stream = FakeStream(room=0)
     output = StreamOutput(stream, SIZE)  # type: ignore[arg-type]
     pool = PoolWithReader(stream, output)
-    monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: pool.last_poll_at))
+    follow_clock_of(pool, monkeypatch)
     events: list[Event] = []
     transfer_of(pool, output, on_event=events.append, memory=2 * MIB).run()
     assert stream.received == DATA
