@@ -51,7 +51,7 @@ class HostsLister:
         """What is listed so far; nothing while several catalogues are listed."""
         if not self._has_several:
             return self._first.planner.plan
-        return self._chosen or Plan(has_bundles=self._first.planner.plan.has_bundles, has_units=False)
+        return self._chosen or Plan(has_units=False)
 
     @property
     def catalogue(self) -> bytes:
@@ -146,7 +146,7 @@ class HostsLister:
         """Chooses a version of each file."""
         first = self._first.planner
         own = first.plan if self._is_vouched else Plan(has_units=False)
-        self._chosen, checker = Plan(has_bundles=first.plan.has_bundles), PageChecker()
+        self._chosen, checker = Plan(), PageChecker()
         for name, versions in groupby(self._files, key=lambda counted: counted[0].name):
             number, is_agreed = _find(own, name), True
             if number is not None:

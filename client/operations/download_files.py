@@ -87,7 +87,7 @@ def download_files(
     A file that exists with the size and time of the shared one is kept, with ``checksum`` only if it has the same
     content. One that differs is replaced only with ``update``, which fetches only the segments of it that differ, or
     with ``force``. With ``dry_run`` nothing is written: see ``FilesReport.wanted``. With ``pass_on``, what is verified
-    is passed on to others that download the same selection. The other arguments are those of ``download()``.
+    is passed on to others that download the same content. The other arguments are those of ``download()``.
 
     Raises ``MsdError``. A file that fails does not end the download: see ``FilesReport.errors``. The next call with
     the same arguments resumes a download that ended early.

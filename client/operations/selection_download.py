@@ -121,8 +121,8 @@ class SelectionDownload(Task):
         #: The files that may have the shared content, and the comparison of the first one.
         self._unsure: deque[Entry] = deque()
         self._comparison: Generator[bool | None] | None = None
-        #: The files to be fetched, None before the first page, the number of their units, and True if none will follow.
-        self._plan: Plan | None = None
+        #: The files to be fetched, the number of their units, and True if none will follow.
+        self._plan = Plan()
         self._units = 0
         self._is_planned = False
         #: The files to be fetched by segments, each with a unit of the plan: its first one, or that of the bundle from
@@ -145,7 +145,7 @@ class SelectionDownload(Task):
             if self._passing is not None:
                 self._pass_on(self._passing)
             else:
-                self._add_groups(self._plan.finish() if self._plan is not None else [])
+                self._add_groups(self._plan.finish())
             for error in self._lister.not_found():
                 self._fail(error.name or "", error, is_file=False)
         for download in [download for download in self._downloads if download.is_done]:
@@ -208,8 +208,6 @@ class SelectionDownload(Task):
                     self._report_progress()
                     self._warn_once()
                     self._listing = self._lister.plan
-                    if self._plan is None:
-                        self._plan = Plan(has_bundles=self._listing.has_bundles)
                 case lister.Restarted():
                     entries = map(self._listing.entry, range(self._entries))
                     self._listed_before.update((entry.name, entry.size) for entry in entries)
@@ -284,7 +282,6 @@ class SelectionDownload(Task):
 
     def _want(self, entry: Entry, reason: Outcome) -> None:
         """Fetches a file, which is missing or differs."""
-        assert self._plan is not None
         if not self.fetches:
             self.wanted.append(FileResult(entry.name, reason, entry.size))
             self._on_event(self.wanted[-1])
@@ -297,7 +294,6 @@ class SelectionDownload(Task):
 
     def _add_groups(self, groups: Sequence[Group]) -> None:
         for group in groups:
-            assert self._plan is not None
             unit, self._units = self._units, self._units + len(group.sizes)
             if isinstance(self._plan.unit(unit), BundleUnit):
                 self._waiting_bundles.append(unit)
@@ -384,7 +380,6 @@ class SelectionDownload(Task):
 
     def _start_bundle(self, unit: int) -> None:
         plan, own_unit = self._plan, unit
-        assert plan is not None
         bundle = plan.unit(unit)
         assert isinstance(bundle, BundleUnit)
         entries = [plan.entry(number) for number in bundle.files]
@@ -395,7 +390,7 @@ class SelectionDownload(Task):
             # Without the files that are there already, the bundle is one of another plan.
             plan, own_unit = Plan(), 0
             plan.add(entries)
-            plan.finish()
+            plan.end_bundle()
         group = BundleTransfer(
             plan,
             own_unit,

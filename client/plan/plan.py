@@ -46,15 +46,18 @@ class BundleUnit(Struct, frozen=True):
 
 
 class Plan:
-    """Files and folders, numbered together, and the units of the files. Without bundles, all files have segments.
+    """Files and folders, numbered together, and the units of the files.
 
-    A folder and an empty file have no units. With ``has_units`` False no file has: a list of them has no limit then.
+    A folder and an empty file have no units. A plan with only one file that is not empty has the segments of this file,
+    whatever its size: so the units do not depend on how the file was selected. With ``has_units`` False no file has
+    units: a list of them has no limit then.
     """
 
-    def __init__(self, *, has_bundles: bool = True, has_units: bool = True) -> None:
+    def __init__(self, *, has_units: bool = True) -> None:
         #: The number of units so far, without the open bundle, to which files may be added.
         self.units = 0
-        self._max_bundled_size = MAX_BUNDLE_SIZE if has_bundles else 0
+        #: The size in bytes up to which files are bundled.
+        self._max_bundled_size = MAX_BUNDLE_SIZE
         self._has_units = has_units
         # The entries. Element ``n`` of ``_starts`` and ``_name_starts`` is the number of bytes of all files, or of all
         # names, before entry ``n``.
@@ -75,17 +78,17 @@ class Plan:
         return len(self._mtimes)
 
     @property
-    def has_bundles(self) -> bool:
-        return self._max_bundled_size > 0
-
-    @property
     def size(self) -> int:
         """The number of bytes of all files."""
         return self._starts[-1]
 
     @property
     def id(self) -> bytes:
-        """The id of a complete plan: two plans have the same id if they have the same units in the same order."""
+        """The id of a complete plan: two plans have the same id if they have the same units in the same order. That of
+        one file is the id of the file.
+        """
+        if len(self._first_entries) == 1 and self._has_segments(first := self._first_entries[0]):
+            return self._id(first)
         hasher = blake3()
         for unit_id in self._unit_ids():
             hasher.update(unit_id)
@@ -123,7 +126,7 @@ class Plan:
             if size > self._max_bundled_size:
                 groups += self._close_bundle(number)
                 self._open_group(number)
-                groups.append(self._complete_group(segment_size(size), segment_count(size), size))
+                groups.append(self._complete_file(size))
             elif size:
                 if self._open_files and not self._fits_into_bundle(start + size):
                     groups += self._close_bundle(number)
@@ -134,6 +137,13 @@ class Plan:
 
     def finish(self) -> list[Group]:
         """Returns the last group, if any: no file follows."""
+        if self._open_files == 1 and not self.units:
+            self._max_bundled_size = self._open_files = 0
+            return [self._complete_file(self._size(self._first_entries[0]))]
+        return self.end_bundle()
+
+    def end_bundle(self) -> list[Group]:
+        """Returns the open bundle, if any, which is then complete. It remains a bundle if it has only one file."""
         return self._close_bundle(len(self))
 
     def _fits_into_bundle(self, end: int) -> bool:
@@ -150,6 +160,10 @@ class Plan:
     def _open_group(self, first_entry: int) -> None:
         self._first_entries.append(first_entry)
         self._first_units.append(self.units)
+
+    def _complete_file(self, size: int) -> Group:
+        """Completes the group of a file that has segments."""
+        return self._complete_group(segment_size(size), segment_count(size), size)
 
     def _complete_group(self, unit_size: int, units: int, size: int) -> Group:
         """Completes a group of ``size`` bytes: all units but the last one have ``unit_size`` bytes."""
@@ -171,7 +185,7 @@ class Plan:
         """Returns what the unit consists of."""
         group = self._group_of(unit)
         first = self._first_entries[group]
-        if self._size(first) > self._max_bundled_size:
+        if self._has_segments(first):
             return SegmentUnit(first, unit - self._first_units[group])
         return BundleUnit(tuple(self._files(first, self._end_of(group))))
 
@@ -179,7 +193,7 @@ class Plan:
         """Returns the request for a unit, or for ``length`` bytes of it from ``start`` on (None: to its end)."""
         group = self._group_of(unit)
         first, end = self._first_entries[group], self._end_of(group)
-        if self._size(first) > self._max_bundled_size:
+        if self._has_segments(first):
             index = unit - self._first_units[group]
             return Get(rid=new_rid(), id=self._id(first), index=index, start=start, length=length)
         offset = self._starts[first] + start
@@ -203,6 +217,10 @@ class Plan:
         """Yields the files that are not empty, from ``first`` to before ``end``."""
         return (number for number in range(first, end) if self._size(number))
 
+    def _has_segments(self, number: int) -> bool:
+        """True if the units of a file are its segments, False if it is in a bundle."""
+        return self._size(number) > self._max_bundled_size
+
     def _size(self, number: int) -> int:
         return self._starts[number + 1] - self._starts[number]
 
@@ -211,9 +229,8 @@ class Plan:
 
     def _unit_ids(self) -> Iterator[bytes]:
         for group, first in enumerate(self._first_entries):
-            size = self._size(first)
-            if size > self._max_bundled_size:
-                for index in range(segment_count(size)):
+            if self._has_segments(first):
+                for index in range(segment_count(self._size(first))):
                     yield digest(self._id(first) + index.to_bytes(8, "big"))
             else:
                 yield digest(b"".join(map(self._id, self._files(first, self._end_of(group)))))

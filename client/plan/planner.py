@@ -26,8 +26,6 @@ class Planner:
         self.catalogue: bytes | None = None
         self.plan = Plan(has_units=has_units)
         self._names = names
-        self._has_units = has_units
-        self._has_one_name = len({*names}) == 1
         self._excludes = excludes
         #: None while it is unknown which of the NAMEs that look like globs are the names of files or folders.
         self._selection: Selection | None = None
@@ -100,9 +98,6 @@ class Planner:
             self._after = ""
         if current.is_file and entries:
             self._absent_folders.add(f"{current.prefix}/")
-            if self._has_one_name:
-                # The only file of a download has the segments of the report, whatever its size.
-                self.plan = Plan(has_bundles=False, has_units=self._has_units)
         while self._ranges and self._ranges[0].prefix in self._absent_folders:
             self._ranges.popleft()
         groups = self.plan.add(entry for entry in entries if selection.selects(entry.name))

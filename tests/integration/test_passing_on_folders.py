@@ -120,6 +120,19 @@ def test_receivers_of_a_folder_pass_on_to_one_another(serve: Serve, shared: Path
     assert reports[2]["files"]["same"] + reports[2]["files"]["kept"] == FILES - 2
 
 
+def test_one_file_is_passed_on_however_it_was_selected(serve: Serve, shared: Path, tmp_path: Path) -> None:
+    """A small file is downloaded by its name, and passed on to a download of a folder that has no other content."""
+    make_file(shared / "album" / "photo", MIB // 2, random.Random(2))
+    (shared / "album" / "empty").touch()
+    system = serve(shared, "--rate", "64KiB")
+    flags = ("--pass-on", "--keep-serving", "10m")
+    with system.download("album/photo", "-o", "first", *flags, cwd=tmp_path) as first:
+        wait_until_serving(first)
+        with system.download("album/", "-o", "second", "--pass-on", cwd=tmp_path) as second:
+            assert from_peers(summary(second)) > MIB // 8
+    assert (tmp_path / "second" / "album" / "photo").read_bytes() == (tmp_path / "first").read_bytes()
+
+
 def test_another_selection_is_another_plan(serve: Serve, shared: Path, tmp_path: Path) -> None:
     system = serve(shared, "--rate", "4MiB")
     with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:

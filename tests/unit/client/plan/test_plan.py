@@ -18,9 +18,9 @@ from tests.listings import entry
 MIB = 1 << 20
 
 
-def planned(*sizes: int, has_bundles: bool = True) -> tuple[Plan, list[Group]]:
+def planned(*sizes: int) -> tuple[Plan, list[Group]]:
     """The complete plan of files with these sizes, in order."""
-    plan = Plan(has_bundles=has_bundles)
+    plan = Plan()
     groups = plan.add(entry(f"{number:04}", size) for number, size in enumerate(sizes))
     return plan, groups + plan.finish()
 
@@ -77,11 +77,22 @@ def test_empty_files_cost_no_place_in_a_bundle() -> None:
     assert units(*[1, 0] * 512) == [BundleUnit(tuple(range(0, 1024, 2)))]
 
 
-def test_without_bundles_a_small_file_has_the_segments_of_the_report() -> None:
-    plan, groups = planned(245, has_bundles=False)
-    assert groups == [group(0, *[21] * 11, 14)]
-    assert plan.unit(11) == SegmentUnit(0, 11)
-    assert planned(0, has_bundles=False)[1] == []
+@pytest.mark.parametrize(("sizes", "number"), [((245,), 0), ((0, 0, 245, 0), 2)])
+def test_the_only_file_that_is_not_empty_has_segments_whatever_its_size(sizes: tuple[int, ...], number: int) -> None:
+    plan, groups = planned(*sizes)
+    assert groups == [group(number, *[21] * 11, 14)]
+    assert [plan.unit(unit) for unit in range(plan.units)] == [SegmentUnit(number, index) for index in range(12)]
+    id = entry(f"{number:04}").id or b""
+    assert without_rid(plan.request(11)) == Get(rid=0, id=id, index=11)
+    assert plan.id == id
+    assert planned(0)[1] == []
+
+
+def test_a_bundle_of_one_file_that_is_ended_remains_a_bundle() -> None:
+    plan = Plan()
+    plan.add([entry("a", 245)])
+    assert plan.end_bundle() == [group(0, 245)]
+    assert plan.unit(0) == BundleUnit((0,))
 
 
 def test_entries_are_returned_as_they_were_added() -> None:
@@ -146,9 +157,14 @@ def test_the_id_of_a_plan_depends_on_its_units_and_their_order_only() -> None:
     assert plan.id == blake3(b"".join(ids)).digest()
     assert planned(5, 0, 7, 2 * MIB)[0].id == plan.id
     assert planned()[0].id == blake3(b"").digest()
-    assert (
-        len({planned(*sizes, has_bundles=b)[0].id for sizes in ((5, 7), (5, 7, 1), (5,)) for b in (True, False)}) == 6
-    )
+    assert len({planned(*sizes)[0].id for sizes in ((5, 7), (5, 7, 1), (5,), (0, 7))}) == 4
+
+
+@pytest.mark.parametrize("size", [5, MIB, 2 * MIB])
+def test_the_id_of_a_plan_of_one_file_is_that_of_the_file(size: int) -> None:
+    assert planned(size)[0].id == planned(size, 0)[0].id == entry("0000").id
+    assert planned(0, size, 0)[0].id == entry("0001").id
+    assert planned(size, 1)[0].id != entry("0000").id
 
 
 def test_too_many_units_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

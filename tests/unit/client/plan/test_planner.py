@@ -100,11 +100,21 @@ def test_a_single_file_has_segments_whatever_its_size() -> None:
         ]
 
 
-def test_a_small_file_is_in_a_bundle_unless_it_is_the_only_name() -> None:
-    for selected in (["film ?.mkv"], ["film 1.mkv", "photos/c.jpg"], ["photos-old"], ["film 1.mkv", "missing"]):
+def test_a_small_file_is_in_a_bundle_unless_it_is_the_only_one() -> None:
+    for selected in (["film 1.mkv", "photos/c.jpg"], ["photos"]):
         planner = Planner(selected)
         run(planner)
         assert isinstance(planner.plan.unit(0), BundleUnit)
+
+
+def test_the_plan_of_one_file_does_not_depend_on_how_it_was_selected() -> None:
+    plans = []
+    for selected in (["film 1.mkv"], ["film 1.mkv", "missing"], ["film ?.mkv"]):
+        planner = Planner(selected)
+        run(planner)
+        plans.append(planner.plan)
+    assert {plan.id for plan in plans} == {entry("film 1.mkv").id}
+    assert {(plan.units, plan.unit(4)) for plan in plans} == {(5, SegmentUnit(0, 4))}
 
 
 def test_names_that_select_nothing_are_errors() -> None:
