@@ -80,6 +80,7 @@ class BanReason(enum.StrEnum):
     """Why a worker is banned from this download."""
 
     CORRUPT = "corrupt"
+    MALFORMED = "malformed"
     UNKNOWN = "unknown"
     CHANGED = "changed"
     UNREADABLE = "unreadable"

@@ -11,6 +11,7 @@ from msd.wire.support.presentable_names import presentable
 #: What a banned worker did, for each reason of a ban.
 BAN_TEXTS = {
     BanReason.CORRUPT: "sent corrupt data",
+    BanReason.MALFORMED: "sent a malformed reply",
     BanReason.UNKNOWN: "does not have this version of the file",
     BanReason.CHANGED: "has another version of the file",
     BanReason.UNREADABLE: "cannot read the file",

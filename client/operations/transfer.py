@@ -19,6 +19,7 @@ from msd.client.network.session import Session, Task
 from msd.client.network.waiting_reason import other_version
 from msd.client.network_events import (
     Ban,
+    BanReason,
     ConnectionClosed,
     ConnectionOpened,
     NetworkEvent,
@@ -44,6 +45,9 @@ from msd.wire.support.units import format_count
 DATA_REPLIES = (Segment, Bundle)
 #: Seconds between two ``Progress`` events.
 PROGRESS_INTERVAL_S = 0.1
+#: The number of bytes beyond those of the plan's units that a peer may send of what it has, for it may round up. They
+#: are ignored. Otherwise only the size of a frame would limit what is kept for each peer.
+HELD_RESERVE = 64
 
 
 def _choose(count: int) -> int:
@@ -322,8 +326,13 @@ class Transfer(Task):
 
     def _on_held(self, event: ReplyReceived) -> None:
         """Translates what a peer has of the plan into units."""
-        is_known = isinstance(event.reply, Held) and event.reply.plan == self._plan and event.payload is not None
-        held = int.from_bytes(event.payload.bytes, "little") if is_known and event.payload is not None else 0
+        payload = event.payload.buffer if event.payload is not None else memoryview(b"")
+        length = -(-self._scheduler.plan_units // 8)
+        if len(payload) > length + HELD_RESERVE:
+            self._ban(Ban(event.worker, BanReason.MALFORMED))
+            return
+        is_known = isinstance(event.reply, Held) and event.reply.plan == self._plan
+        held = int.from_bytes(payload[:length], "little") if is_known else 0
         self._held[event.worker] = held
         self._passed_groups = [group for group in self._passed_groups if group.remaining]
         units = sum(self._translate(held, group) for group in self._passed_groups)
@@ -433,10 +442,8 @@ class Transfer(Task):
                     self._check_unit(action)
                 case scheduler_events.RequestHolds(worker):
                     self._session.request(self, worker, Holds(rid=new_rid()))
-                case Ban(worker, reason):
-                    self._meters[worker].stop()
-                    self._emit_worker(worker, "set aside", BAN_TEXTS[reason])
-                    self._pool.handle_ban(action)
+                case Ban():
+                    self._ban(action)
                 case Unban():
                     self._pool.handle_ban(action)
                 # Not if the worker may serve other groups: then only the retry is reported.
@@ -452,6 +459,11 @@ class Transfer(Task):
                     group, index = self._groups[number], unit - self._first_units[number]
                     if group.lose(source_error(bans, index, group.name, self._pool.places, self._unreadable)):
                         self.remove(group)
+
+    def _ban(self, ban: Ban) -> None:
+        self._meters[ban.worker].stop()
+        self._emit_worker(ban.worker, "set aside", BAN_TEXTS[ban.reason])
+        self._pool.handle_ban(ban)
 
     # Progress.
 

@@ -21,6 +21,7 @@ class BanScope(enum.StrEnum):
 #: A worker that lacks the manifest's version of the file gets another try when the catalogue changes.
 BAN_SCOPES = {
     BanReason.CORRUPT: BanScope.DOWNLOAD,
+    BanReason.MALFORMED: BanScope.DOWNLOAD,
     BanReason.UNKNOWN: BanScope.CATALOGUE,
     BanReason.CHANGED: BanScope.CATALOGUE,
     BanReason.UNREADABLE: BanScope.PROCESS,

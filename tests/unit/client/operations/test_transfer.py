@@ -10,17 +10,26 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+import zmq
 from msgspec.structs import replace
 
 from msd.client.events import Event, OnEvent, Progress, Retried, Waiting, WorkerChanged, WorkerReport
 from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout, TimeoutExpired, WaitingFor
 from msd.client.network.session import Session, Task
-from msd.client.network_events import Ban, ConnectionClosed, NetworkEvent, ReplyReceived, SnapshotReceived, Unban
+from msd.client.network_events import (
+    FIRST_PEER,
+    Ban,
+    ConnectionClosed,
+    NetworkEvent,
+    ReplyReceived,
+    SnapshotReceived,
+    Unban,
+)
 from msd.client.operations import file_transfer as file_transfer_module
 from msd.client.operations import transfer as transfer_module
 from msd.client.operations.file_transfer import FileTransfer
 from msd.client.operations.source_error import VersionLostError
-from msd.client.operations.transfer import Transfer
+from msd.client.operations.transfer import HELD_RESERVE, Transfer
 from msd.client.scheduling import scheduler
 from msd.client.scheduling.scheduler_events import RequestUnit
 from msd.client.scheduling.worker_pace import MIN_PART
@@ -29,7 +38,7 @@ from msd.client.storage.part_file import PartFile
 from msd.client.storage.segments_on_disk import SegmentsOnDisk
 from msd.client.storage.stream_output import StreamOutput
 from msd.client.storage.update import UpdatePartFile
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Refusal, Segment, new_rid
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Held, Holds, Refusal, Segment, new_rid
 from msd.wire.protocol.states import ConnectionRefusal, RefusalReason, WorkerState
 from tests.connections import opened
 from tests.unit.client.storage.test_part_file import DATA, MANIFEST, MIB, SIZE, segment_of
@@ -360,6 +369,24 @@ def test_a_corrupt_segment_is_counted_retried_and_reported_to_server_5(tmp_path:
     assert (transfer.received, transfer.wasted, transfer.workers[1].corrupt) == (SIZE + MIB, MIB, 1)
     assert Retried("1", 0, "corrupt") in events
     assert complaints == [("control", 1, MANIFEST.id, 0)]
+
+
+@pytest.mark.parametrize("units", [1, 8, 9, 1000])
+def test_what_a_peer_says_that_it_has_is_limited_by_the_units_of_the_plan(units: int, tmp_path: Path) -> None:
+    """Bits beyond the last unit are ignored. A peer that sends many more is not used any more."""
+    pool, events = FakePool(), list[Event]()
+    run = FileRun(pool, PartFile(tmp_path / "copy", MANIFEST), b"", events.append, 8 * MIB, None)
+    transfer = run.transfer
+    transfer.pass_on(MANIFEST.id, units)
+    length = -(-units // 8)
+    for peer, size in ((FIRST_PEER, length + HELD_RESERVE), (FIRST_PEER + 1, length + HELD_RESERVE + 1)):
+        transfer.handle(opened(peer, passes_on=True))
+        held: Any = zmq.Frame(b"\xff" * size)
+        transfer.handle(ReplyReceived(peer, Holds(rid=5), Held(rid=5, epoch=7, plan=MANIFEST.id), held))
+    assert transfer._held == {FIRST_PEER: (1 << 8 * length) - 1}
+    assert pool.bans == [("ban", FIRST_PEER + 1)]
+    changes = [(event.name, event.detail) for event in events if isinstance(event, WorkerChanged) and event.detail]
+    assert changes == [("peer 2", "sent a malformed reply")]
 
 
 def test_a_worker_that_lacks_the_version_is_named_with_its_host_and_the_reason(tmp_path: Path) -> None:

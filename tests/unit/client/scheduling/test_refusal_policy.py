@@ -24,4 +24,4 @@ def test_a_refusal_and_its_ban_have_the_same_name() -> None:
     bans = {reason.value: policy.ban.value for reason, policy in REFUSAL_POLICIES.items() if policy.ban}
     assert bans.pop(RefusalReason.VERSION) == bans.pop(RefusalReason.MISSING) == BanReason.OTHER
     assert all(reason == ban for reason, ban in bans.items())
-    assert {*bans} == {*BanReason} - {BanReason.CORRUPT}
+    assert {*bans} == {*BanReason} - {BanReason.CORRUPT, BanReason.MALFORMED}
