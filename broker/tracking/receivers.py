@@ -14,7 +14,8 @@ import zmq
 from msd.broker.network.control_socket import Sender
 from msd.broker.network.reach import Reaching
 from msd.broker.tracking import tracker
-from msd.broker.tracking.tracker import Announced, Announcer, Answer, Banned, Complained, Probe, Probed, Tracker
+from msd.broker.tracking.announcer import Announcer
+from msd.broker.tracking.tracker import Announced, Answer, Banned, Complained, Probe, Probed, Tracker
 from msd.wire.config.settings import LOOPBACK
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop

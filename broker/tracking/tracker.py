@@ -11,13 +11,14 @@ for each address, and in all. Uses no sockets and no clock.
 from __future__ import annotations
 
 import enum
-import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Set
-from itertools import combinations, islice
+from itertools import islice
 
 from msgspec import Struct
 
+from msd.broker.tracking.announcer import Announcer
+from msd.broker.tracking.complaints import Complaints
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 from msd.wire.protocol.messages import MAX_HOLDERS, Announce, Holder
@@ -43,17 +44,11 @@ MAX_LOOKED_AT = 16
 #: Seconds until another attempt to reach a holder that was not reached, or that did not answer others: doubled each
 #: time.
 MIN_RETRY_S, MAX_RETRY_S = 2.0, 60.0
-#: The number of accusers that are remembered of each holder.
-MAX_ACCUSERS = 8
-#: The number of holders that are remembered because receivers have complained of them.
-MAX_BANNED = 4096
-
-
-class Announcer(Struct, frozen=True):
-    """Who sent a request: the name of its key (empty if no keys are used) and the address from which it came."""
-
-    key: str
-    host: str
+#: How many reports that a holder does not answer count from one network, in each period of this many seconds: more than
+#: an honest receiver makes, which is left without an answer by 16 holders at most each second.
+MAX_SILENT_REPORTS, SILENT_PERIOD_S = 64, 60.0
+#: The number of networks whose reports are counted at the same time.
+MAX_NETWORKS = 16384
 
 
 class Announced(Struct, frozen=True):
@@ -123,7 +118,13 @@ TRANSITIONS: dict[tuple[HolderState, HolderState], tuple[type[Event], ...]] = {
     # Both in one step, if it need not wait.
     (HolderState.FAILED, HolderState.WAITING): (Announced,),
     (HolderState.FAILED, HolderState.PROBED): (Announced,),
-    **{(state, HolderState.BANNED): (Complained,) for state in HolderState if state is not HolderState.BANNED},
+    # After the end of the ban.
+    (HolderState.BANNED, HolderState.WAITING): (Announced,),
+    (HolderState.BANNED, HolderState.PROBED): (Announced,),
+    # An announcement, if the holder was banned in another plan.
+    **{
+        (state, HolderState.BANNED): (Complained, Announced) for state in HolderState if state is not HolderState.BANNED
+    },
 }
 
 
@@ -147,9 +148,8 @@ class _Record(Struct, eq=False):
     #: How often it failed, and when it may be tried again.
     failures: int = 0
     retry_at: float = 0.0
-    #: Who says that it did not answer since it was probed, and who has complained of it.
-    accusers: frozenset[Announcer] = frozenset()
-    complainants: frozenset[Announcer] = frozenset()
+    #: The network from which a receiver says that it did not answer since it was probed, empty if none does.
+    accuser: str = ""
 
 
 class Tracker(Core[Event, Action]):
@@ -169,8 +169,10 @@ class Tracker(Core[Event, Action]):
         self._waiting: OrderedDict[_Place, None] = OrderedDict()
         self._probes: dict[_Place, str] = {}
         self._probes_of_network: Counter[str] = Counter()
-        #: The holders that are banned, each by its key or, without keys, its endpoint, in the order of the bans.
-        self._banned: OrderedDict[bytes | str, None] = OrderedDict()
+        self._complaints = Complaints()
+        #: The number of reports of each network in this period that a holder does not answer, and its end.
+        self._silent_reports: Counter[str] = Counter()
+        self._silent_period_end = 0.0
         self._interval = MIN_INTERVAL_S
         self._announces = 0
         self._rate = WindowedRate(RATE_WINDOW_S)
@@ -193,7 +195,7 @@ class Tracker(Core[Event, Action]):
             case Probed(plan, holder, is_reached):
                 self._on_probed((plan, holder), now, is_reached=is_reached)
             case Complained(plan, holder, announcer):
-                actions += self._on_complained((plan, holder), announcer)
+                actions += self._on_complained((plan, holder), announcer, now)
         return [*actions, *self._start_probes()]
 
     def _assert_invariants(self) -> None:
@@ -207,8 +209,6 @@ class Tracker(Core[Event, Action]):
             assert record.state is not HolderState.WAITING or place in self._waiting, (place, record)
             assert place not in self._waiting or record.state in TRIED, (place, record)
             assert record.state is not HolderState.PROBED or place in self._probes, (place, record)
-            assert len(record.accusers) <= MAX_ACCUSERS, (place, record)
-            assert len(record.complainants) <= MAX_ACCUSERS, (place, record)
         assert counts == self._counts
         for bound, count in counts.items():
             assert count <= _BOUNDS[bound[0]], bound
@@ -220,7 +220,9 @@ class Tracker(Core[Event, Action]):
         assert len(self._probes) <= MAX_PROBES
         assert Counter(self._probes.values()) == self._probes_of_network
         assert max(self._probes_of_network.values(), default=0) <= MAX_PROBES_OF_HOST
-        assert len(self._banned) <= MAX_BANNED
+        assert len(self._silent_reports) <= MAX_NETWORKS
+        assert max(self._silent_reports.values(), default=0) <= MAX_SILENT_REPORTS
+        self._complaints.check_invariants()
 
     # Announcements.
 
@@ -248,13 +250,12 @@ class Tracker(Core[Event, Action]):
             bounds = _bounded_by(place, announcer)
             if len(self._records) >= MAX_RECORDS or any(self._counts[bound] >= _BOUNDS[bound[0]] for bound in bounds):
                 return
-            record = self._records[place] = _Record(announcer, _network_of(announcer.host), now)
+            record = self._records[place] = _Record(announcer, announcer.network, now)
             self._counts.update(bounds)
-            if _identity_of(place[1]) in self._banned:
-                record.state = HolderState.BANNED
-            else:
-                self._waiting[place] = None
-        elif record.state is HolderState.FAILED and now >= record.retry_at:
+            self._waiting[place] = None
+        if self._complaints.is_banned(_identity_of(place[1]), now):
+            self._ban(place, record)
+        elif record.state is HolderState.BANNED or (record.state is HolderState.FAILED and now >= record.retry_at):
             record.state = HolderState.WAITING
             self._waiting[place] = None
         record.expires_at = now + INTERVALS_KEPT * self._interval
@@ -320,40 +321,51 @@ class Tracker(Core[Event, Action]):
             places.append(place)
 
     def _accuse(self, place: _Place, announcer: Announcer, now: float) -> None:
-        """Records that the holder did not answer the announcer. If receivers at two addresses say so, the broker tries
+        """Records that the holder did not answer the announcer. If receivers in two networks say so, the broker tries
         to reach it again. It decides itself, so receivers that accuse all others change nothing.
         """
-        record = self._records.get(place)
-        if record is not None and record.state is HolderState.REACHED and now >= record.retry_at:
-            record.accusers = _with(record.accusers, announcer)
-            if len({_network_of(accuser.host) for accuser in record.accusers}) > 1:
-                self._waiting[place] = None
-                self._postpone(record, now)
+        record, network = self._records.get(place), announcer.network
+        if record is None or record.state is not HolderState.REACHED or now < record.retry_at:
+            return
+        if network == record.accuser or not self._counts_silent(network, now):
+            return
+        if not record.accuser:
+            record.accuser = network
+            return
+        self._waiting[place] = None
+        self._postpone(record, now)
+
+    def _counts_silent(self, network: str, now: float) -> bool:
+        """True if a report of this network that a holder does not answer counts. Counts it."""
+        if now >= self._silent_period_end:
+            self._silent_reports.clear()
+            self._silent_period_end = now + SILENT_PERIOD_S
+        reports = self._silent_reports[network]
+        if reports >= MAX_SILENT_REPORTS or (not reports and len(self._silent_reports) >= MAX_NETWORKS):
+            return False
+        self._silent_reports[network] += 1
+        return True
 
     def _postpone(self, record: _Record, now: float) -> None:
         """Determines when the broker may try to reach the holder again."""
-        record.accusers = frozenset()
+        record.accuser = ""
         record.retry_at = now + min(MAX_RETRY_S, MIN_RETRY_S * 2**record.failures)
         record.failures += 1
 
-    def _on_complained(self, place: _Place, announcer: Announcer) -> Iterator[Banned]:
-        """Two complaints ban a holder if they come from different addresses and, where keys are used, by different
-        keys.
-        """
-        record = self._records.get(place)
+    def _on_complained(self, place: _Place, announcer: Announcer, now: float) -> Iterator[Banned]:
+        record, holder = self._records.get(place), place[1]
         if record is None or record.state is HolderState.BANNED:
             return
-        record.complainants = _with(record.complainants, announcer)
-        for one, other in combinations(record.complainants, 2):
-            if _network_of(one.host) != _network_of(other.host) and (one.key != other.key or not one.key):
-                self._leave_reached(place, record)
-                self._waiting.pop(place, None)
-                record.state = HolderState.BANNED
-                self._banned[_identity_of(place[1])] = None
-                if len(self._banned) > MAX_BANNED:
-                    self._banned.popitem(last=False)
-                yield Banned(place[1], record.announcer)
-                return
+        # All receivers on loopback have the same address there: a program may use any address of 127.0.0.0/8.
+        address = Endpoint.parse(holder.endpoint).host
+        if self._complaints.add(_identity_of(holder), address, announcer, now):
+            self._ban(place, record)
+            yield Banned(holder, record.announcer)
+
+    def _ban(self, place: _Place, record: _Record) -> None:
+        self._leave_reached(place, record)
+        self._waiting.pop(place, None)
+        record.state = HolderState.BANNED
 
     def _leave_reached(self, place: _Place, record: _Record) -> None:
         """Takes a holder from the list of those that are handed out, if it is there."""
@@ -389,20 +401,8 @@ def _holder_of(announce: Announce, announcer: Announcer) -> Holder | None:
 
 
 def _bounded_by(place: _Place, announcer: Announcer) -> tuple[tuple[str, object], ...]:
-    return ("plan", place[0]), ("key", announcer.key), ("network", _network_of(announcer.host))
-
-
-def _network_of(host: str) -> str:
-    """Returns the address or, of IPv6, the /64 network: one machine may have all of its addresses."""
-    if ":" not in host:
-        return host
-    packed = ipaddress.IPv6Address(host.partition("%")[0]).packed
-    return packed[:8].hex()
+    return ("plan", place[0]), ("key", announcer.key), ("network", announcer.network)
 
 
 def _identity_of(holder: Holder) -> bytes | str:
     return holder.key or holder.endpoint
-
-
-def _with(announcers: frozenset[Announcer], announcer: Announcer) -> frozenset[Announcer]:
-    return announcers | {announcer} if len(announcers) < MAX_ACCUSERS else announcers

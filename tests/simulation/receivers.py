@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msd.broker.tracking import tracker as tracking
-from msd.broker.tracking.tracker import Announcer, Tracker
+from msd.broker.tracking.announcer import Announcer
+from msd.broker.tracking.tracker import Tracker
 from msd.client.network.peer_selection import (
     ClosePeer,
     HoldersReceived,

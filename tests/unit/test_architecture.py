@@ -117,6 +117,8 @@ PURE = (
     "broker/supervision/supervisor_events.py",
     "broker/supervision/worker_record.py",
     "broker/terminal/typed_commands.py",
+    "broker/tracking/announcer.py",
+    "broker/tracking/complaints.py",
     "broker/tracking/tracker.py",
     "broker/views/client_rows.py",
     "broker/views/columns.py",

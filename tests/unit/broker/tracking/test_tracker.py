@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from msd.broker.tracking import tracker
+from msd.broker.tracking.announcer import Announcer
+from msd.broker.tracking.complaints import BAN_S
 from msd.broker.tracking.tracker import (
     MAX_INTERVAL_S,
     MAX_PROBES,
     MAX_PROBES_OF_HOST,
     MAX_RECORDS,
+    MAX_SILENT_REPORTS,
     MIN_INTERVAL_S,
     MIN_RETRY_S,
+    SILENT_PERIOD_S,
     TRANSITIONS,
     Announced,
-    Announcer,
     Answer,
     Banned,
     Complained,
@@ -246,6 +249,95 @@ def test_two_complaints_from_different_keys_and_addresses_ban_a_holder() -> None
     scene.announce(1)
     scene.announce(1, plan=OTHER_PLAN)
     assert scene.announce(2) == scene.announce(2, plan=OTHER_PLAN) == []
+
+
+def test_a_ban_holds_in_all_plans_and_ends() -> None:
+    scene = Scene()
+    for plan in (PLAN, OTHER_PLAN):
+        scene.announce(1, plan=plan)
+    for number in (2, 3):
+        scene.feed(Complained(PLAN, holder_of(1), announcer_of(number)))
+    for plan in (PLAN, OTHER_PLAN):
+        scene.announce(1, plan=plan)
+        assert scene.announce(2, plan=plan, endpoint="") == []
+    assert len(scene.banned) == 1
+    scene.now += BAN_S - 1.0
+    scene.announce(1)
+    assert scene.announce(2, endpoint="") == []
+    scene.now += 1.0
+    scene.announce(1)
+    assert scene.announce(2, endpoint="") == [holder_of(1)]
+
+
+def test_a_complaint_counts_although_the_accused_one_was_forgotten_meanwhile() -> None:
+    scene = Scene()
+    scene.announce(1)
+    scene.feed(Complained(PLAN, holder_of(1), announcer_of(2)))
+    scene.now += 100.0
+    scene.announce(1)
+    scene.feed(Complained(PLAN, holder_of(1), announcer_of(3)))
+    assert scene.announce(2, endpoint="") == []
+
+
+def test_two_clients_on_loopback_without_keys_can_have_one_receiver_banned() -> None:
+    """They also announce receivers themselves, at any port and from any address, so that these are banned before others
+    have them. The other receivers are handed out as before.
+    """
+    scene = Scene()
+    ports = range(4000, 4020)
+
+    def announce_all() -> None:
+        for port in ports:
+            scene.announce(1, key=b"", endpoint=f"*:{port}", announcer=Announcer("", "127.0.0.1"))
+
+    announce_all()
+    for number in range(3000):
+        if number % 100 == 0:
+            announce_all()
+        port = 3990 + number % 200
+        scene.announce(2, key=b"", endpoint=f"*:{port}", announcer=Announcer("", f"127.0.{number >> 8}.{number & 255}"))
+        for host in ("127.0.0.2", "127.0.0.3"):
+            scene.feed(Complained(PLAN, Holder(f"tcp://*:{port}"), Announcer("", host)))
+    assert len(scene.banned) == 1
+    scene.now += 1000.0
+    announce_all()
+    told = {holder for _ in range(50) for holder in scene.announce(3, key=b"", endpoint="")}
+    assert told == {Holder(f"tcp://*:{port}") for port in ports} - {scene.banned[0].holder}
+
+
+def test_few_reports_of_holders_that_do_not_answer_count_from_one_network() -> None:
+    """Keys do not matter. The next period has reports of its own, and the other accuser is not affected."""
+    scene = Scene()
+    numbers = range(10, 10 + 3 * MAX_SILENT_REPORTS)
+    for number in numbers:
+        scene.announce(number)
+    announced = len(scene.probed)
+
+    def accuse(*accused: int) -> int:
+        """Two accusers report holders. Returns how many the broker has tried to reach because of that."""
+        before = len(scene.probed)
+        for number in accused:
+            for name, host in ((f"key {number}", host_of(1)), ("other", host_of(number))):
+                scene.announce(1, endpoint="", silent=[holder_of(number)], announcer=Announcer(name, host))
+        return len(scene.probed) - before
+
+    assert accuse(*numbers) == MAX_SILENT_REPORTS
+    assert announced == len(numbers)
+    scene.now += SILENT_PERIOD_S
+    for number in numbers:
+        scene.announce(number)
+    assert accuse(*numbers[:MAX_SILENT_REPORTS]) == MAX_SILENT_REPORTS
+
+
+def test_one_machine_with_many_keys_does_not_keep_others_from_accusing() -> None:
+    scene = Scene()
+    scene.announce(1)
+    for number in range(20):
+        announcer = Announcer(f"key {number}", host_of(2))
+        scene.announce(2, endpoint="", silent=[holder_of(1)], announcer=announcer)
+    assert scene.probed == [holder_of(1)]
+    scene.announce(3, endpoint="", silent=[holder_of(1)])
+    assert scene.probed == [holder_of(1), holder_of(1)]
 
 
 def test_complaints_of_unknown_holders_are_ignored() -> None:
