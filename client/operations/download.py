@@ -205,6 +205,7 @@ def download(
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
         if passing is not None:
             passing.keep_serving(session, f"{presentable(file_transfer.name)} is complete")
+            passing.stop()
         passed_on = passing.sent_bytes if passing is not None else 0
         return _report(outputs.target, file_transfer, total, ended, passed_on)
 

@@ -163,6 +163,7 @@ def download_files(
         total = totals.compute(ended)
         if passing is not None:
             passing.keep_serving(session, f"{format_count(selection.counts.done, 'file')} complete")
+            passing.stop()
         passed_on = passing.sent_bytes if passing is not None else 0
         return _report(folder, selection, transfer, total, ended, passed_on)
 

@@ -60,6 +60,8 @@ class PassingOn:
         self._options = options
         self._on_event = on_event
         self._peers: Peers | None = None
+        #: Bytes that others have got, once this is stopped.
+        self.sent_bytes = 0
         self._listen: Endpoint | None = options.listen
         self._held_port: HeldPort | None = None
         if options.listen is not None:
@@ -106,6 +108,7 @@ class PassingOn:
         """Stops passing on what the last ``start()`` was called for."""
         if self._peers is not None and not self._peers.is_done:
             self._peers.close()
+            self.sent_bytes += self._peers.sent_bytes
 
     def receive(self, manifest: Manifest, first_unit: int, descriptors: Sequence[int]) -> None:
         """A file is received by segments, the units from ``first_unit`` on. The files of these descriptors may have any
@@ -118,11 +121,6 @@ class PassingOn:
         """A unit of the plan is verified, and written."""
         if self._peers is not None:
             self._peers.add_verified(unit)
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes that others have got of the last plan."""
-        return self._peers.sent_bytes if self._peers is not None else 0
 
     def keep_serving(self, session: Session, complete: str) -> None:
         """Goes on for the time that the options say. The download is ``complete``, as this text for the user says, so a

@@ -7,9 +7,11 @@ passed on.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import subprocess
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -128,10 +130,43 @@ class PassingProcess:
 
     def read(self) -> None:
         """Reads heartbeats. Raises ``MsdError``, with the reason, if the process has ended."""
+        if not self._read():
+            raise MsdError(f"the process that passes on has ended: {self._reason()}")
+
+    def close(self) -> None:
+        """Ends the process in order, or kills it if that takes too long. Its last heartbeat has the final figures."""
+        if self._process.returncode is None:
+            # So that the pipe has room for the last heartbeat.
+            self._read()
+        self._input.close()
+        if self._process.returncode is None:
+            self._wait()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+        self._close_descriptors()
+        while self._frames:
+            self._descriptors = self._frames.popleft()[1]
+            self._close_descriptors()
+
+    def _wait(self) -> None:
+        """Reads heartbeats until the process has ended, and kills it if that takes too long."""
+        deadline = time.monotonic() + END_TIMEOUT_S
+        poller = select.poll()
+        poller.register(self._output, select.POLLIN)
+        has_ended = False
+        while not has_ended and (left := deadline - time.monotonic()) > 0:
+            has_ended = bool(poller.poll(1000 * left)) and not self._read()
+        if not has_ended:
+            self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> bool:
+        """Reads the heartbeats that have arrived. Returns False if the process has ended."""
         with suppress(BlockingIOError):
             data = os.read(self._output, 1 << 16)
             if not data:
-                raise MsdError(f"the process that passes on has ended: {self._reason()}")
+                return False
             self._received += data
         while len(self._received) >= _LENGTH.size:
             end = _LENGTH.size + _LENGTH.unpack_from(self._received)[0]
@@ -140,22 +175,7 @@ class PassingProcess:
             with suppress(ProtocolError):
                 self.heartbeat = decode(self._received[_LENGTH.size : end], Heartbeat)
             self._received = self._received[end:]
-
-    def close(self) -> None:
-        """Ends the process in order, or kills it if that takes too long."""
-        self._input.close()
-        try:
-            self._process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
-        self._close_descriptors()
-        while self._frames:
-            self._descriptors = self._frames.popleft()[1]
-            self._close_descriptors()
+        return True
 
     def _send(self, message: Message, descriptors: list[int] | None = None) -> None:
         self._frames.append((encode(message), descriptors or []))

@@ -86,7 +86,7 @@ class Peers(Task):
         #: True once the process listens, and admits those whom the broker admits.
         self._is_holder = False
         self._next_review = 0.0
-        #: Bytes that peers have got from this download.
+        #: Bytes that peers have got from this download, once it passes nothing on any more.
         self.sent_bytes = 0
         if passing is not None:
             self._pool.transport.watch(passing.process.fileno())
@@ -165,8 +165,6 @@ class Peers(Task):
             process.hold(self._verified)
             self._verified = []
         has_told_all = process.flush()
-        if process.heartbeat is not None:
-            self.sent_bytes = process.heartbeat.load.bytes_sent
         if not self._is_holder and self._is_serving(process):
             # Others should learn of this receiver soon.
             self._is_holder = True
@@ -176,7 +174,10 @@ class Peers(Task):
     def _end_passing(self) -> None:
         if self._passing is not None:
             self._pool.transport.unwatch(self._passing.process.fileno())
-            self._passing.process.close()
+            process = self._passing.process
+            process.close()
+            if process.heartbeat is not None:
+                self.sent_bytes = process.heartbeat.load.bytes_sent
             self._passing = None
 
     def _forget(self, peer: int) -> None:

@@ -73,6 +73,18 @@ def test_it_serves_what_it_is_told_and_reports_what_it_has_sent(process: Passing
         assert process.heartbeat.state is ReportedState.AWAKE
 
 
+def test_when_it_ends_it_says_what_it_has_sent_until_then(process: PassingProcess, port: int) -> None:
+    """The heartbeats before were earlier. Those that were not read do not leave it without room for the last one."""
+    process.hold(range(MANIFEST.segments))
+    with Peer(zmq.DEALER, port) as peer:
+        wait_for("segment 2", lambda: isinstance(get(peer, MANIFEST.id, 2), bytes))
+        size = sum(len(get(peer, MANIFEST.id, index)) for index in range(MANIFEST.segments))
+    process.close()
+    assert process.heartbeat is not None
+    assert process.heartbeat.state is ReportedState.LEAVING
+    assert process.heartbeat.load.bytes_sent == size + MANIFEST.span(2)[1]
+
+
 def test_it_serves_files_of_a_folder(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msd.client.peers.passing_process.LISTED_AT_ONCE", 2)
     contents = {f"ü {number}": bytes([number]) * 100 for number in range(5)}

@@ -19,6 +19,7 @@ from tests.connections import opened
 
 PLAN, KEY, DIGEST = b"p" * 32, b"k" * 32, b"d" * 32
 AWAKE = Heartbeat(number=1, epoch=7, state=ReportedState.AWAKE, edition=1, load=Load(bytes_sent=5), sessions=[])
+LEAVING = replace(AWAKE, state=ReportedState.LEAVING, load=Load(bytes_sent=9))
 HOLDER = Holder("tcp://192.0.2.7:24018", b"h" * 32)
 
 
@@ -48,6 +49,7 @@ class FakeProcess:
 
     def close(self) -> None:
         self.is_closed = True
+        self.heartbeat = LEAVING
 
 
 class Harness:
@@ -121,7 +123,8 @@ def test_it_is_a_holder_once_its_process_listens(monkeypatch: pytest.MonkeyPatch
     harness.pass_time()
     assert len(harness.announced) == 2
     assert harness.process.held == [3]
-    assert harness.peers.sent_bytes == 5
+    harness.peers.close()
+    assert harness.peers.sent_bytes == 9, "as the process says at its end"
 
 
 def test_with_keys_it_is_a_holder_once_its_process_admits_those_whom_the_broker_admits(
