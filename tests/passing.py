@@ -1,12 +1,15 @@
-"""Receivers that pass on what they have: requests to one, one that sends wrong bytes, whom server 5 names, and what a
-download says of passing on.
+"""Receivers that pass on what they have: requests to one, one that sends wrong bytes, whom server 5 names, what a
+download says of passing on, and a folder to pass on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
+import random
 import threading
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -35,7 +38,7 @@ from msd.wire.protocol.segments import DIGEST_SIZE, span
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.security.keys import Credentials, KeyPair
 from tests.hostile_clients import Peer
-from tests.processes import Download, System, wait_for
+from tests.processes import MIB, TIMEOUT, Download, System, make_file, wait_for
 
 
 def get(peer: Peer, id: bytes, index: int) -> bytes | RefusalReason:
@@ -43,6 +46,55 @@ def get(peer: Peer, id: bytes, index: int) -> bytes | RefusalReason:
     peer.socket.send(encode(Get(rid=index, id=id, index=index)))
     head, *payload = peer.socket.recv_multipart()
     return payload[0] if payload else RefusalReason(msgpack.unpackb(head)["reason"])
+
+
+#: Sizes at which files become segments, deep folders, and names that are special to a shell or as long as can be.
+ODD_FILES = {
+    "one MiB": MIB,
+    "one MiB and a byte": MIB + 1,
+    "/".join(["deep"] * 30) + "/large": MIB + 2,
+    "/".join(["deep"] * 30) + "/empty": 0,
+    "-rf * $(false) 'x' \"y\" \\ # ?": 5000,
+    "-: e\u0301 é 🗂 \u00a0 ": 5000,
+    "l" * 255: MIB + 3,
+    "s" * 255: 3,
+}
+#: The number of files that ``make_folder`` makes.
+FILES = 43 + len(ODD_FILES)
+
+
+def make_folder(folder: Path) -> Path:
+    """Makes large and small files, empty ones, unusual names, sizes around the limit of bundles. Returns the folder."""
+    rng = random.Random(1)
+    for number in range(40):
+        path = folder / f"sub {number % 3}" / ("ü" * (number % 2)) / f"file {number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(rng.randbytes(rng.choice([0, 9, 3000, 90_000, 300_000])))
+    for number in range(2):
+        make_file(folder / f"large {number}", (2 + number) * MIB + 7, rng)
+    for name, size in ODD_FILES.items():
+        make_file(folder / name, size, rng)
+    (folder / "empty folder" / "🗂").mkdir(parents=True)
+    (folder / "program").write_bytes(b"#!/bin/sh\n")
+    (folder / "program").chmod(0o755)
+    assert sum(path.is_file() for path in folder.rglob("*")) == FILES
+    return folder
+
+
+def folders_equal(one: Path, other: Path) -> bool:
+    """True if two folders have the same names, and files with the same content and executable bits."""
+    names = sorted(str(path.relative_to(one)) for path in one.rglob("*"))
+    assert names == sorted(str(path.relative_to(other)) for path in other.rglob("*"))
+    files = [name for name in names if (one / name).is_file()]
+    assert all((one / name).stat().st_mode & 0o100 == (other / name).stat().st_mode & 0o100 for name in files)
+    return filecmp.cmpfiles(one, other, files, shallow=False)[1:] == ([], [])
+
+
+def summary(download: Download, timeout: float = TIMEOUT) -> dict[str, Any]:
+    """Waits until a download of several files is complete, and returns its last event."""
+    assert download.wait(timeout) == 0, download.err.text
+    assert download.events[-1]["event"] == "summary"
+    return download.events[-1]
 
 
 def from_peers(done: dict[str, Any]) -> int:

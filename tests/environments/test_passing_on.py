@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from msd.wire.security.keys import Role
 from tests.environments.recipes import Wrapper, hosts
 from tests.hostile_clients import Keyring
 from tests.hosts import Broker
-from tests.passing import wait_until_serving
+from tests.passing import folders_equal, make_folder, summary, wait_until_serving
 from tests.processes import MIB, Download, files_equal, make_file
 
 pytestmark = pytest.mark.usefixtures("runtime_folder")
@@ -93,6 +94,39 @@ def test_receivers_pass_on_what_they_have(
     print(f"{wasted:.1%} arrived twice")
     assert slowest / seconds <= limit
     assert share >= least
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("sources", "receivers", "rate", "limit", "least"),
+    [pytest.param(1, 4, "48mbit", 3.0, 0.4), pytest.param(4, 12, "24mbit", 1.8, 0.5)],
+)
+def test_receivers_pass_on_a_folder(
+    sources: int, receivers: int, rate: str, limit: float, least: float, tmp_path: Path, keys: Keyring
+) -> None:
+    """It has large and small files. The last receiver has a part of it already, in an old version."""
+    shared = make_folder(tmp_path / "shared")
+    film = make_file(shared / "film", 6 * MIB + 5, random.Random(2))
+    for number in range(200):
+        make_file(shared / "many" / f"{number % 7}" / f"{number}", 5000 + number, random.Random(number))
+    size = sum(path.stat().st_size for path in shared.rglob("*") if path.is_file())
+    with cluster(sources, receivers, shared, tmp_path, keys, rate) as net, ExitStack() as stack:
+        with net.receive(0, ".", "--update") as alone:
+            seconds = float(summary(alone, 120)["seconds"])
+        shutil.rmtree(tmp_path / "copy-0")
+        old = make_file(tmp_path / f"copy-{receivers - 1}" / "film", 3 * MIB, random.Random(3))
+        old.write_bytes(film.read_bytes()[: 3 * MIB] + old.read_bytes())
+        downloads = [stack.enter_context(net.receive(n, ".", "--update", "--pass-on")) for n in range(receivers)]
+        reports = [summary(download, 180) for download in downloads]
+    assert all(folders_equal(shared, tmp_path / f"copy-{number}") for number in range(receivers))
+    slowest = max(float(done["seconds"]) for done in reports)
+    share = share_of_peers(reports)
+    wasted = sum(done["wasted_bytes"] for done in reports) / (receivers * size)
+    print(f"{receivers} receivers: {slowest / seconds:.2f} × one alone ({seconds:.1f} s), {share:.0%} from peers,")
+    print(f"{wasted:.1%} arrived twice")
+    assert slowest / seconds <= limit
+    assert share >= least
+    assert reports[-1]["reused_bytes"] >= 2 * MIB
 
 
 @pytest.mark.soak

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import random
 import shutil
 import signal
@@ -15,65 +14,32 @@ from msd.client.operations.list_files import list_files
 from msd.client.plan.plan import Plan
 from msd.wire.security.keys import Role
 from tests.hostile_clients import Keyring, process_and_children
-from tests.passing import WrongReceiver, from_peers, holders, wait_until_serving
+from tests.passing import (
+    FILES,
+    WrongReceiver,
+    folders_equal,
+    from_peers,
+    holders,
+    make_folder,
+    summary,
+    wait_until_serving,
+)
 from tests.processes import MIB, Download, Serve, System, make_file, wait_for
-
-#: Sizes at which files become segments, deep folders, and names that are special to a shell or as long as can be.
-ODD_FILES = {
-    "one MiB": MIB,
-    "one MiB and a byte": MIB + 1,
-    "/".join(["deep"] * 30) + "/large": MIB + 2,
-    "/".join(["deep"] * 30) + "/empty": 0,
-    "-rf * $(false) 'x' \"y\" \\ # ?": 5000,
-    "-: e\u0301 é 🗂 \u00a0 ": 5000,
-    "l" * 255: MIB + 3,
-    "s" * 255: 3,
-}
-#: The number of files of the fixture ``shared``.
-FILES = 43 + len(ODD_FILES)
 
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
-    """A folder with large and small files, empty ones, unusual names, sizes around the limit of bundles."""
-    rng, folder = random.Random(1), tmp_path / "shared"
-    for number in range(40):
-        path = folder / f"sub {number % 3}" / ("ü" * (number % 2)) / f"file {number}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(rng.randbytes(rng.choice([0, 9, 3000, 90_000, 300_000])))
-    for number in range(2):
-        make_file(folder / f"large {number}", (2 + number) * MIB + 7, rng)
-    for name, size in ODD_FILES.items():
-        make_file(folder / name, size, rng)
-    (folder / "empty folder" / "🗂").mkdir(parents=True)
-    (folder / "program").write_bytes(b"#!/bin/sh\n")
-    (folder / "program").chmod(0o755)
-    assert sum(path.is_file() for path in folder.rglob("*")) == FILES
-    return folder
+    return make_folder(tmp_path / "shared")
 
 
 def receive(system: System, folder: Path, name: str, *arguments: str, **options: Any) -> Download:
     return system.download(".", "-o", name, "--pass-on", *arguments, cwd=folder, **options)
 
 
-def summary(download: Download) -> dict[str, Any]:
-    assert download.wait() == 0, download.err.text
-    assert download.events[-1]["event"] == "summary"
-    return download.events[-1]
-
-
 def received_from_peers(download: Download) -> int:
     """The bytes that a running download has received from others so far."""
     workers = download.events_of("progress")[-1]["workers"]
     return sum(report["received"] for name, report in workers.items() if name.startswith("peer"))
-
-
-def are_equal(one: Path, other: Path) -> bool:
-    names = sorted(str(path.relative_to(one)) for path in one.rglob("*"))
-    assert names == sorted(str(path.relative_to(other)) for path in other.rglob("*"))
-    files = [name for name in names if (one / name).is_file()]
-    assert all((one / name).stat().st_mode & 0o100 == (other / name).stat().st_mode & 0o100 for name in files)
-    return filecmp.cmpfiles(one, other, files, shallow=False)[1:] == ([], [])
 
 
 def test_a_folder_is_passed_on(serve: Serve, shared: Path, tmp_path: Path) -> None:
@@ -91,8 +57,8 @@ def test_a_folder_is_passed_on(serve: Serve, shared: Path, tmp_path: Path) -> No
             assert from_peers(summary(second)) > size / 4
         first.signal(signal.SIGTERM)
         assert summary(first)["passed_on_bytes"] > size / 4
-    assert are_equal(shared, tmp_path / "first")
-    assert are_equal(shared, tmp_path / "second")
+    assert folders_equal(shared, tmp_path / "first")
+    assert folders_equal(shared, tmp_path / "second")
     (tmp_path / "first" / "sub 0" / "file 0").unlink()
     with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
         wait_until_serving(first)
@@ -100,7 +66,7 @@ def test_a_folder_is_passed_on(serve: Serve, shared: Path, tmp_path: Path) -> No
             assert from_peers(summary(third)) > size / 4
         first.signal(signal.SIGTERM)
         assert summary(first)["files"]["kept"] == FILES - 1
-    assert are_equal(shared, tmp_path / "third")
+    assert folders_equal(shared, tmp_path / "third")
 
 
 def test_receivers_of_a_folder_pass_on_to_one_another(serve: Serve, shared: Path, tmp_path: Path) -> None:
@@ -115,7 +81,7 @@ def test_receivers_of_a_folder_pass_on_to_one_another(serve: Serve, shared: Path
         receive(system, tmp_path, "old", "--update") as old,
     ):
         reports = [summary(download) for download in (one, two, old)]
-    assert all(are_equal(shared, tmp_path / name) for name in ("one", "two", "old"))
+    assert all(folders_equal(shared, tmp_path / name) for name in ("one", "two", "old"))
     assert all(from_peers(report) > MIB // 2 for report in reports[:2])
     assert reports[2]["files"]["same"] + reports[2]["files"]["kept"] == FILES - 2
 
@@ -160,7 +126,7 @@ def test_a_receiver_that_is_killed_leaves_no_process_and_serves_again_what_it_ha
         first.wait()
         wait_for("the end of its process", lambda: not Path(f"/proc/{child}").exists())
         summary(second)
-    assert are_equal(shared, tmp_path / "second")
+    assert folders_equal(shared, tmp_path / "second")
     with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
         wait_until_serving(first)
         with receive(system, tmp_path, "third") as third:
@@ -172,7 +138,7 @@ def test_a_receiver_that_is_killed_leaves_no_process_and_serves_again_what_it_ha
     # What was verified last, and small files that had no name yet, are fetched again.
     assert report["reused_bytes"] > 0
     assert report["received_bytes"] <= size - report["reused_bytes"] + report["wasted_bytes"]
-    assert all(are_equal(shared, tmp_path / name) for name in ("first", "third"))
+    assert all(folders_equal(shared, tmp_path / name) for name in ("first", "third"))
 
 
 def test_a_receiver_that_sends_wrong_units_of_a_folder_is_named_by_its_key_and_address(
@@ -190,7 +156,7 @@ def test_a_receiver_that_sends_wrong_units_of_a_folder_is_named_by_its_key_and_a
         wait_for("the wrong receiver", lambda: holders(system.ports[4], plan.id, alice))
         with receive(system, tmp_path, "copy", env=keys.env("alice")) as download:
             report = summary(download)
-    assert are_equal(shared, tmp_path / "copy")
+    assert folders_equal(shared, tmp_path / "copy")
     bans = [event for event in download.events_of("worker") if event["detail"] == "sent corrupt data"]
     assert receiver.key is not None
     place = (
@@ -223,4 +189,4 @@ def test_a_file_that_changes_while_its_folder_is_passed_on(
     for copy in (tmp_path / "first", tmp_path / "second"):
         assert (copy / "program").read_bytes() in (old_text, new_text)
         (copy / "program").write_bytes(new_text)
-        assert are_equal(shared, copy)
+        assert folders_equal(shared, copy)
