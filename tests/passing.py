@@ -28,6 +28,7 @@ from msd.wire.protocol.messages import (
     GetBundle,
     Held,
     Hello,
+    Holder,
     Holders,
     Holds,
     Rejected,
@@ -107,8 +108,8 @@ def wait_until_serving(download: Download) -> None:
     wait_for("passing on", lambda: [e for e in download.events_of("waiting") if "passed on to others" in e["reason"]])
 
 
-def holders(server5: int, plan: bytes, credentials: Credentials | None = None) -> list[str]:
-    """The endpoints of the receivers that server 5 names, which listens at this port."""
+def holders(server5: int, plan: bytes, credentials: Credentials | None = None) -> list[Holder]:
+    """The receivers that server 5 names, which listens at this port."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         tune(socket, credentials=credentials)
         socket.linger = 0
@@ -117,7 +118,7 @@ def holders(server5: int, plan: bytes, credentials: Credentials | None = None) -
         socket.send(encode(Announce(rid=1, plan=plan, units=0)))
         answer = decode(socket.recv(), Holders | Rejected)
     assert isinstance(answer, Holders)
-    return [holder.endpoint for holder in answer.holders]
+    return answer.holders
 
 
 class WrongReceiver:
