@@ -5,6 +5,9 @@
 # make test-engine   the tests with systemd, Docker Swarm and Helm; on Debian, root installs docker.io
 PYTHON ?= python3
 BIN := .venv/bin
+# The tests start more than a thousand processes, each of which would compile every module that it imports: that doubles
+# the time that it takes to start servers.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-stores test-engine soak lint types bench figures pictures screenshots outputs clean
 
