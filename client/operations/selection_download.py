@@ -236,8 +236,8 @@ class SelectionDownload(Task):
                     self._check(entry)
             if time.monotonic() >= deadline:
                 break
-        if self._entries == end:
-            self._receiver.check_free_space(self._transfer.total - self._transfer.verified)
+        # Also before all is checked: what is checked is requested from now on, and must not fill the disk.
+        self._receiver.check_free_space(self._transfer.total - self._transfer.verified)
 
     def _check(self, entry: Entry) -> None:
         """Finds out whether a file has to be fetched. Makes a folder."""

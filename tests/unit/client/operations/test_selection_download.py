@@ -313,6 +313,27 @@ def test_a_file_that_cannot_be_written_fails_alone(monkeypatch: pytest.MonkeyPat
     assert transfer.remaining == 0
 
 
+def test_a_disk_that_is_too_small_is_noticed_before_a_page_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is checked is requested at once, and could fill the disk before the check of the page ends."""
+    monkeypatch.setattr(selection_download, "CHECK_S", 0.0)
+    monkeypatch.setattr(selection_download, "CHECKED_AT_ONCE", 1)
+    checked: list[str] = []
+
+    class SmallReceiver(MemoryReceiver):
+        def check(self, entry: Entry) -> Decision:
+            checked.append(entry.name)
+            return super().check(entry)
+
+        def check_free_space(self, needed: int) -> None:
+            if needed > 2 * MIB:
+                raise DiskError("too small")
+
+    worker = MemoryWorker({f"photos/{number}": b"film" * (MIB // 2) for number in range(5)})
+    with pytest.raises(DiskError, match="too small"):
+        download(worker, SmallReceiver(), "photos/")
+    assert len(checked) == 2
+
+
 def test_a_full_disk_ends_the_download() -> None:
     class FullReceiver(MemoryReceiver):
         def save(self, entry: Entry, data: memoryview) -> None:
