@@ -20,7 +20,7 @@ import pytest
 import zmq
 from hypothesis import settings
 
-from tests.processes import Serve, Source, System, make_file
+from tests.processes import Serve, Source, System, make_file, port_slot
 from tests.terminal import OnTerminal, Terminal
 
 #: Seconds that a test's threads and processes may take to end before they count as leaked.
@@ -67,8 +67,14 @@ def _zero_copy_thread() -> None:
         assert time.monotonic() < deadline
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _port_slot() -> None:
+    """Opens the socket that claims a range of ports now, because it stays open and must not count as a leak."""
+    port_slot()
+
+
 @pytest.fixture(autouse=True)
-def _no_leaks(_zero_copy_thread: None) -> Iterator[None]:
+def _no_leaks(_zero_copy_thread: None, _port_slot: None) -> Iterator[None]:
     """Fails a test that leaks a process, a thread (including ZeroMQ's) or a socket."""
     before = _resources()
     yield

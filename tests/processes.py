@@ -16,7 +16,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -37,18 +38,36 @@ MIB = 1 << 20
 
 Ports = tuple[int, int, int, int, int]
 
-#: The number of this pytest-xdist process, and the maximum number of processes with separate port ranges.
-XDIST_NUMBER, XDIST_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")), 4
+#: Ports for servers under test, and the number of test processes that may share them.
+PORTS, PORT_SLOTS = range(20000, 32000), 24
 
 
 T = TypeVar("T")
 
 
+@cache
+def _claim_slot() -> tuple[int, socket.socket]:
+    """Returns a number below ``PORT_SLOTS``, and the socket that claims it until this process ends."""
+    claim = socket.socket(socket.AF_UNIX)
+    for slot in range(PORT_SLOTS):
+        with suppress(OSError):
+            claim.bind(f"\0msd-tests-{slot}")
+            return slot, claim
+    raise RuntimeError(f"more than {PORT_SLOTS} processes run tests")
+
+
+def port_slot() -> int:
+    """Returns the number of this test process, which no other test process on this machine has, of any pytest.
+
+    A port that is free when a test chooses it may be in use when its servers start, unless no other process chooses it.
+    """
+    return _claim_slot()[0]
+
+
 def free_ports() -> Ports:
     """Returns ports that are free now, from a range that no other test process uses."""
-    share = 12000 // XDIST_PROCESSES
-    slot = XDIST_NUMBER % XDIST_PROCESSES
-    return demo.free_ports(20000 + slot * share, 20000 + (slot + 1) * share)
+    first = PORTS[len(PORTS) // PORT_SLOTS * port_slot()]
+    return demo.free_ports(first, first + len(PORTS) // PORT_SLOTS)
 
 
 def wait_for(description: str, probe: Callable[[], T | None], timeout: float = TIMEOUT) -> T:

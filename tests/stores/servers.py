@@ -24,7 +24,7 @@ from urllib.parse import quote
 import pytest
 
 from msd.broker.cli import demo
-from tests.processes import XDIST_NUMBER, XDIST_PROCESSES, wait_for
+from tests.processes import port_slot, wait_for
 
 #: The credentials of all servers that want some.
 KEY_ID, SECRET = "loopbackkey", "loopback-secret-of-the-tests"
@@ -32,7 +32,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
 #: The bucket of all tests: each has a prefix of its own.
 BUCKET = "films"
 #: Other ports than those of ``tests/processes.py``: how many each pytest-xdist process has.
-FIRST_PORT, PORTS = 15000, 1000
+FIRST_PORT, PORTS = 15000, 200
 
 
 PARTS_OF_SEAWEEDFS = ("s3", "master", "volume", "filer", "admin")
@@ -245,7 +245,7 @@ class Nginx(Server):
 
 
 def _free_ports() -> tuple[int, ...]:
-    slot = FIRST_PORT + XDIST_NUMBER % XDIST_PROCESSES * PORTS
+    slot = FIRST_PORT + port_slot() * PORTS
     return (*demo.free_ports(slot, slot + PORTS // 2), *demo.free_ports(slot + PORTS // 2, slot + PORTS))
 
 
