@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from msd.wire.net.diagnosis import Contact, Outcome
 from msd.wire.net.endpoints import Endpoint
@@ -36,6 +37,8 @@ _MOST_TELLING = (
     Outcome.UNREACHABLE,
     Outcome.UNKNOWN,
 )
+#: The security mechanism of a ZeroMQ socket that does not use keys.
+WITHOUT_KEYS = "NULL"
 #: Successive probes that must find no msd at any address before a client may give up: servers may be starting.
 PROBES_WITHOUT_MSD = 2
 
@@ -57,11 +60,12 @@ class Refused(Struct, frozen=True):
 
 
 class Probed(Struct, frozen=True):
-    """The result of a probe of one address."""
+    """The result of a probe of one address. ``mechanism`` is the security mechanism of a ZeroMQ socket, if known."""
 
     endpoint: Endpoint
     outcome: Outcome
     detail: str = ""
+    mechanism: str = ""
 
 
 class StartProbe(Struct, frozen=True):
@@ -91,7 +95,7 @@ class Contacts(Core[Event, Action]):
         #: The last refusal of each server since it answered.
         self._refusals: dict[str, Contact] = {}
         #: The result of the last probe of each address, since all expected answers arrived.
-        self._results: dict[Endpoint, tuple[Outcome, str]] = {}
+        self._results: dict[Endpoint, Probed] = {}
         #: How many of the last probes of each address found that msd does not listen there.
         self._without_msd: Counter[Endpoint] = Counter()
         #: When the next probes start; None if no answer is expected.
@@ -131,15 +135,17 @@ class Contacts(Core[Event, Action]):
 
     def refusals(self) -> tuple[Contact, ...]:
         """Returns the last refusal of each server, unless it has answered since or a probe found another cause."""
-        return tuple(contact for contact in self._refusals.values() if self._may_be_refused(contact.endpoint))
+        return tuple(
+            self._refusal(name) for name, contact in self._refusals.items() if self._may_be_refused(contact.endpoint)
+        )
 
     def _decide(self, event: Event, now: float) -> list[Action]:
         match event:
             case Refused(name, endpoint, refusal, version):
                 detail = "" if version is None else str(version)
                 self._refusals[name] = Contact(name, endpoint, self._meaning(refusal), detail)
-            case Probed(endpoint, outcome, detail):
-                self._results[endpoint] = (outcome, detail)
+            case Probed(endpoint, outcome):
+                self._results[endpoint] = event
                 is_other = outcome in (Outcome.REFUSED, Outcome.NOT_MSD)
                 self._without_msd[endpoint] = self._without_msd[endpoint] + 1 if is_other else 0
             case Expecting(addresses, unanswered):
@@ -172,19 +178,36 @@ class Contacts(Core[Event, Action]):
     def _outcome(self, name: str, endpoint: Endpoint) -> tuple[Outcome, str]:
         if name not in self._unanswered:
             return Outcome.ANSWERS, ""
-        result = self._result(endpoint)
         if name in self._refusals and self._may_be_refused(endpoint):
-            return self._refusals[name].outcome, self._refusals[name].detail
-        return result
+            refusal = self._refusal(name)
+            return refusal.outcome, refusal.detail
+        result = self._result(endpoint)
+        return self._meaning(ConnectionRefusal.MECHANISM) if self._is_mismatch(
+            result
+        ) else result.outcome, result.detail
+
+    def _refusal(self, name: str) -> Contact:
+        """Returns the last refusal of a server. A wrong key is only a guess: the handshake failed for some reason."""
+        contact = self._refusals[name]
+        if contact.outcome is Outcome.WRONG_SERVER_KEY and self._is_mismatch(self._result(contact.endpoint)):
+            return replace(contact, outcome=self._meaning(ConnectionRefusal.MECHANISM))
+        return contact
+
+    def _is_mismatch(self, result: Probed) -> bool:
+        """True if only one side uses keys. The side that reads this first closes the connection, so ZeroMQ may not read
+        it on this side.
+        """
+        return bool(result.mechanism) and (result.mechanism == WITHOUT_KEYS) is self._encrypted
 
     def _may_be_refused(self, endpoint: Endpoint) -> bool:
         """A refusal is one of ZeroMQ: if a probe found something else, it is newer, or the refusal was a guess."""
-        return self._result(endpoint)[0] in (Outcome.NO_REPLY, Outcome.UNKNOWN)
+        return self._result(endpoint).outcome in (Outcome.NO_REPLY, Outcome.UNKNOWN)
 
-    def _result(self, endpoint: Endpoint) -> tuple[Outcome, str]:
+    def _result(self, endpoint: Endpoint) -> Probed:
         """Returns what the last probes of a host's addresses found."""
         results = [self._results[address] for address in endpoint.addresses if address in self._results]
-        return min(results, key=lambda result: _MOST_TELLING.index(result[0]), default=(Outcome.UNKNOWN, ""))
+        unknown = Probed(endpoint, Outcome.UNKNOWN)
+        return min(results, key=lambda result: _MOST_TELLING.index(result.outcome), default=unknown)
 
     def _meaning(self, refusal: ConnectionRefusal) -> Outcome:
         match refusal:

@@ -1,7 +1,8 @@
-"""Probes addresses with plain TCP: does something listen there, and does it speak ZeroMQ?
+"""Probes addresses with plain TCP: does something listen there, does it speak ZeroMQ, and does it use keys?
 
 Tells apart what ZeroMQ hides: it retries a refused, a dropped and a failed connection alike, and takes the first bytes
-of any other protocol for those of an old version of its own. Decides nothing: ``wire/net/contacts.py`` starts the
+of any other protocol for those of an old version of its own. If only one side uses keys, the side that reads this first
+closes the connection, so ZeroMQ may not read it on this side. Decides nothing: ``wire/net/contacts.py`` starts the
 probes and interprets their results.
 """
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 #: The first bytes of every ZeroMQ connection (ZMTP 3: signature). The eight bytes between the first and the last are
 #: not significant; the line breaks make an HTTP server answer.
 SIGNATURE = b"\xff\r\n\r\n\0\0\0\x01\x7f"
+#: The version that follows: a peer then sends the rest of its greeting. The length of a greeting, and where it has the
+#: name of the peer's security mechanism.
+VERSION, GREETING_SIZE, MECHANISM = b"\x03\x01", 64, slice(12, 32)
 #: Characters of another protocol's first line that are quoted.
 MAX_QUOTED = 40
 #: Errors of an attempt to connect that have an outcome of their own.
@@ -85,9 +89,7 @@ class Prober:
         attempts = list(self._attempts.values())
         for attempt in attempts:
             self._end(attempt)
-        return [
-            Probed(attempt.endpoint, Outcome.SILENT if attempt.connected else Outcome.NO_ANSWER) for attempt in attempts
-        ]
+        return [_unfinished(attempt) for attempt in attempts]
 
     def close(self) -> None:
         self.stop()
@@ -102,7 +104,7 @@ class Prober:
                     return _failed(attempt.endpoint, code)
                 attempt.connected = True
                 self._epoll.modify(attempt.socket, select.EPOLLIN)
-                attempt.socket.send(SIGNATURE)
+                attempt.socket.send(SIGNATURE + VERSION)
             data = attempt.socket.recv(256)
         except BlockingIOError:
             return None
@@ -123,11 +125,23 @@ def interpret(endpoint: Endpoint, received: bytes, *, is_closed: bool) -> Probed
         if len(received) < len(SIGNATURE) and not is_closed:
             return None
         if received[len(SIGNATURE) - 1 : len(SIGNATURE)] == SIGNATURE[-1:]:
-            return Probed(endpoint, Outcome.NO_REPLY)
+            if len(received) < GREETING_SIZE and not is_closed:
+                return None
+            mechanism = received[MECHANISM].rstrip(b"\0").decode("ascii", "ignore")
+            return Probed(endpoint, Outcome.NO_REPLY, mechanism=mechanism)
     elif not received:
         return Probed(endpoint, Outcome.CLOSED) if is_closed else None
     line = received.decode("ascii", "ignore").splitlines()[:1]
     return Probed(endpoint, Outcome.NOT_MSD, "".join(filter(str.isprintable, "".join(line)))[:MAX_QUOTED].strip())
+
+
+def _unfinished(attempt: _Attempt) -> Probed:
+    """Returns the result of a probe that ends before all bytes have arrived that it waits for."""
+    if not attempt.connected:
+        return Probed(attempt.endpoint, Outcome.NO_ANSWER)
+    received = attempt.received
+    result = interpret(attempt.endpoint, received, is_closed=True) if received else None
+    return result or Probed(attempt.endpoint, Outcome.SILENT)
 
 
 def _failed(endpoint: Endpoint, code: int | None) -> Probed:

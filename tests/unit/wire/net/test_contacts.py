@@ -182,6 +182,39 @@ def test_a_refusal_counts_unless_a_probe_finds_another_cause(
         assert scene.contacts.refusals() == ()
 
 
+@pytest.mark.parametrize(
+    ("mechanism", "outcome"),
+    [("CURVE", Outcome.WRONG_SERVER_KEY), ("NULL", Outcome.NO_KEYS), ("", Outcome.WRONG_SERVER_KEY)],
+)
+def test_the_reason_of_a_failed_handshake_is_what_a_probe_reads(mechanism: str, outcome: Outcome) -> None:
+    """A server without keys may close the connection before ZeroMQ has read here that it uses none."""
+    scene = Scene(encrypted=True)
+    scene.handle(Refused("worker 1", WORKER, ConnectionRefusal.HANDSHAKE))
+    scene.handle(Probed(WORKER, Outcome.NO_REPLY, mechanism=mechanism))
+    assert scene.outcomes[1] is outcome
+    assert [contact.outcome for contact in scene.contacts.refusals()] == [outcome]
+    scene.handle(Refused("worker 1", WORKER, ConnectionRefusal.KEY))
+    assert scene.outcomes[1] is Outcome.KEY_NOT_ADMITTED
+
+
+@pytest.mark.parametrize(
+    ("encrypted", "mechanism", "outcome"),
+    [
+        (False, "NULL", Outcome.NO_REPLY),
+        (False, "CURVE", Outcome.KEY_REQUIRED),
+        (True, "NULL", Outcome.NO_KEYS),
+        (True, "CURVE", Outcome.NO_REPLY),
+    ],
+)
+def test_without_a_refusal_a_probe_shows_whether_only_one_side_uses_keys(
+    encrypted: bool, mechanism: str, outcome: Outcome
+) -> None:
+    scene = Scene(encrypted=encrypted)
+    scene.handle(Probed(WORKER, Outcome.NO_REPLY, mechanism=mechanism))
+    assert scene.outcomes[1] is outcome
+    assert scene.contacts.refusals() == ()
+
+
 def test_the_version_of_a_refusal_is_its_detail() -> None:
     scene = Scene()
     scene.handle(Refused("worker 1", WORKER, ConnectionRefusal.VERSION, 7))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -13,7 +14,8 @@ import zmq
 from msd.wire.net.contacts import Probed
 from msd.wire.net.diagnosis import Outcome
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.probe import MAX_QUOTED, SIGNATURE, Prober, interpret
+from msd.wire.net.probe import MAX_QUOTED, SIGNATURE, VERSION, Prober, interpret
+from msd.wire.security.keys import KeyPair
 from tests.processes import wait_for
 
 HERE = Endpoint("127.0.0.1", 9000)
@@ -42,8 +44,8 @@ def result(prober: Prober, endpoint: Endpoint) -> Probed:
     ("received", "is_closed", "outcome", "detail"),
     [
         (b"", True, Outcome.CLOSED, ""),
-        (SIGNATURE, False, Outcome.NO_REPLY, ""),
-        (b"\xff" + bytes(8) + b"\x7f\x03rest", False, Outcome.NO_REPLY, ""),
+        (SIGNATURE, True, Outcome.NO_REPLY, ""),
+        (b"\xff" + bytes(8) + b"\x7f\x01" + bytes(53), False, Outcome.NO_REPLY, ""),
         (b"\xff" + bytes(9), False, Outcome.NOT_MSD, ""),
         (b"\xff\x00", True, Outcome.NOT_MSD, ""),
         (b"SSH-2.0-OpenSSH_9.2\r\nmore", False, Outcome.NOT_MSD, "SSH-2.0-OpenSSH_9.2"),
@@ -55,7 +57,7 @@ def test_the_first_bytes_tell_the_protocol(received: bytes, is_closed: bool, out
     assert interpret(HERE, received, is_closed=is_closed) == Probed(HERE, outcome, detail)
 
 
-@pytest.mark.parametrize("received", [b"", SIGNATURE[:9]])
+@pytest.mark.parametrize("received", [b"", SIGNATURE[:9], SIGNATURE, (SIGNATURE + VERSION).ljust(63, b"\0")])
 def test_too_few_bytes_tell_nothing(received: bytes) -> None:
     assert interpret(HERE, received, is_closed=False) is None
 
@@ -85,10 +87,28 @@ def test_without_descriptors_the_error_is_named(prober: Prober, monkeypatch: pyt
     assert result(prober, HERE) == Probed(HERE, Outcome.UNREACHABLE, "too many open files")
 
 
-def test_a_zeromq_socket_is_recognised(prober: Prober) -> None:
+@pytest.mark.parametrize("mechanism", ["NULL", "CURVE"])
+def test_a_zeromq_socket_and_its_security_mechanism_are_recognised(prober: Prober, mechanism: str) -> None:
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        if mechanism == "CURVE":
+            router.curve_server = True
+            router.curve_secretkey = KeyPair.generate().secret
         endpoint = Endpoint("127.0.0.1", router.bind_to_random_port("tcp://127.0.0.1"))
-        assert result(prober, endpoint) == Probed(endpoint, Outcome.NO_REPLY)
+        assert result(prober, endpoint) == Probed(endpoint, Outcome.NO_REPLY, mechanism=mechanism)
+
+
+def test_a_zeromq_socket_that_sends_only_the_first_bytes_is_recognised_at_the_end(prober: Prober) -> None:
+    with ExitStack() as stack:
+        listening, endpoint = listener(stack)
+        assert [*prober.start(endpoint)] == []
+        accepted, _ = listening.accept()
+        accepted.settimeout(10)
+        with accepted:
+            assert wait_for("the signature", lambda: prober.read() or accepted.recv(99))
+            accepted.send(SIGNATURE)
+            select.select([prober.fd], [], [], 10)
+            assert prober.read() == []
+            assert prober.stop() == [Probed(endpoint, Outcome.NO_REPLY)]
 
 
 def test_a_peer_that_closes_the_connection_is_recognised(prober: Prober) -> None:
@@ -106,7 +126,7 @@ def test_a_silent_peer_has_no_result_before_the_end(prober: Prober) -> None:
         accepted, _ = listening.accept()
         accepted.settimeout(10)
         with accepted:
-            assert wait_for("the signature", lambda: prober.read() or accepted.recv(99)) == SIGNATURE
+            assert wait_for("the signature", lambda: prober.read() or accepted.recv(99)) == SIGNATURE + VERSION
             assert prober.stop() == [Probed(endpoint, Outcome.SILENT)]
             assert accepted.recv(99) == b"", "the probe is still connected"
     assert prober.stop() == []
