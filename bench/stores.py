@@ -1,10 +1,11 @@
 """The rate of a download from an object store through four workers, compared with bare loops over obstore.
 
 The store is SeaweedFS on this machine; ``make test-stores`` installs it. The bare loops read segments in threads and
-hash each. "obstore" drops it then. It has 8 or 16 threads, and the faster of both counts. "obstore, passed on" is the
-least that workers and a client can do: four processes read and hash with 8 threads each, and send to a receiver
-(``bench/bare.py``) that hashes and writes, as msd does. The cache of the workers is too small for the next round. The
-times exclude start-up; the processor time covers the store and all processes with their start-up.
+hash each. "obstore" drops it then. It has 8 or 16 threads, and the faster of both counts; "in runs" it reads four
+segments with a request, as msd's workers do. "obstore, passed on" does what workers and a client have to do: four
+processes read and hash with 8 threads each, and send to a receiver (``bench/bare.py``) that hashes and writes, as msd
+does. The cache of the workers is too small for the next round. The times exclude start-up; the processor time covers
+the store and all processes with their start-up.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from bench import ours
 from bench.bare import SEGMENT
 from bench.bounds import Bound, conclude, ratios
 from bench.copying import run_rounds
-from bench.measuring import ROUNDS, SIZE, memory_folder, warn_if_noisy
+from bench.measuring import ROUNDS, SIZE, memory_folder, paired_ratio, warn_if_noisy
 from bench.peers import Side
+from msd.client.scheduling.worker_pace import STORE_RUN_UNITS
 from tests.processes import MIB, MSD
 from tests.stores.servers import BUCKET, CREDENTIALS, SeaweedFs
 
@@ -38,6 +40,7 @@ GIB = 1 << 30
 BYTES = min(SIZE, 512 * MIB)
 THREADS = (8, 16)
 BARE = [f"obstore, {threads} threads" for threads in THREADS]
+IN_RUNS = "obstore, 8 threads, in runs"
 CACHE = '[store]\ncache = "8MiB"\n'
 
 
@@ -74,16 +77,17 @@ def _run(folder: Path, server: SeaweedFs) -> None:
             Side("msd", download, folder, [store, *servers.pids], parse_seconds=_seconds_of),
             Side("obstore, passed on", receive, folder, [store, *pids], env, float),
             *(
-                Side(f"obstore, {n} threads", [*bare, "fetch", server.url, str(n)], folder, [store], env, float)
-                for n in THREADS
+                Side(name, [*bare, "fetch", server.url, str(n), str(run)], folder, [store], env, float)
+                for name, n, run in [*zip(BARE, THREADS, (1, 1), strict=True), (IN_RUNS, 8, STORE_RUN_UNITS)]
             ),
         ]
         samples = run_rounds(sides, ROUNDS)
     times = {name: [sample.transfer for sample in values] for name, values in samples.items()}
-    print(f"{BYTES / GIB:g} GiB, {ROUNDS} rounds, medians\n{'':24} MiB/s  CPU s/GiB")
+    print(f"{BYTES / GIB:g} GiB, {ROUNDS} rounds, medians\n{'':28} MiB/s  CPU s/GiB")
     for name, seconds in times.items():
         cpu = statistics.median(sample.cpu for sample in samples[name]) / (BYTES / GIB)
-        print(f"{name:24} {BYTES / statistics.median(seconds) / MIB:5.0f} {cpu:10.2f}")
+        print(f"{name:28} {BYTES / statistics.median(seconds) / MIB:5.0f} {cpu:10.2f}")
+    print(f"rate of msd / rate of {IN_RUNS}: {paired_ratio(times[IN_RUNS], times['msd'])}")
     faster = min(BARE, key=lambda name: statistics.median(times[name]))
     warn_if_noisy(faster, times[faster])
     bounds = [
@@ -108,19 +112,19 @@ def _sender(bare: list[str], url: str) -> Iterator[tuple[int, str]]:
             sender.kill()
 
 
-def fetch(endpoint: str, threads: int) -> float:
-    """Reads and hashes the object, and returns the seconds that it took."""
-    read = _reader(endpoint)
+def fetch(endpoint: str, threads: int, run: int) -> float:
+    """Reads ``run`` segments at a time, hashes each of them, and returns the seconds that it took."""
+    read = _reader(endpoint, run)
     with ThreadPoolExecutor(threads) as pool:
         read(0)
         began = time.perf_counter()
-        assert sum(map(len, pool.map(read, range(BYTES // SEGMENT)))) == BYTES
+        assert sum(map(len, pool.map(read, range(BYTES // SEGMENT // run)))) == BYTES
         return time.perf_counter() - began
 
 
 def send(endpoint: str) -> None:
     """Prints a port, and answers each number of a segment there with the segment, once it is hashed."""
-    read = _reader(endpoint)
+    read = _reader(endpoint, 1)
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router, ThreadPoolExecutor(8) as pool:
         print(router.bind_to_random_port("tcp://127.0.0.1"), flush=True)
         done = os.eventfd(0)
@@ -142,8 +146,8 @@ def send(endpoint: str) -> None:
                 router.send_multipart([*answer[:2], answer[2].result()], copy=False)
 
 
-def _reader(endpoint: str) -> Callable[[int], bytes]:
-    """Returns a function that reads and hashes the segment with a number."""
+def _reader(endpoint: str, run: int) -> Callable[[int], bytes]:
+    """Returns a function that reads and hashes the run of segments with a number."""
     import obstore
     from obstore.store import S3Store
 
@@ -156,8 +160,10 @@ def _reader(endpoint: str) -> Callable[[int], bytes]:
     )
 
     def read(number: int) -> bytes:
-        data = obstore.get_range(store, "film.bin", start=number * SEGMENT, length=SEGMENT).to_bytes()
-        blake3(data).digest()
+        size = run * SEGMENT
+        data = obstore.get_range(store, "film.bin", start=number * size, length=size).to_bytes()
+        for start in range(0, size, SEGMENT):
+            blake3(memoryview(data)[start : start + SEGMENT]).digest()
         return data
 
     return read
@@ -165,7 +171,7 @@ def _reader(endpoint: str) -> Callable[[int], bytes]:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["fetch", endpoint, threads]:
-            print(fetch(endpoint, int(threads)))
+        case ["fetch", endpoint, threads, length]:
+            print(fetch(endpoint, int(threads), int(length)))
         case ["send", endpoint]:
             send(endpoint)

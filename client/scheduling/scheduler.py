@@ -246,7 +246,7 @@ class Scheduler(Core[Event, Action]):
         return actions
 
     def next_deadline(self, now: float) -> float | None:
-        credit_times = [self._credit_at(worker) for worker in self.workers.values()]
+        credit_times = [self._credit_at(worker, worker.units_at_once) for worker in self.workers.values()]
         due = [time for time in credit_times if now < time < math.inf]
         if any(time <= now for time in credit_times) and (
             (self._holders and self._units.remaining) or any(worker.outstanding for worker in self.workers.values())
@@ -604,16 +604,17 @@ class Scheduler(Core[Event, Action]):
         self._arrivals = self._has_stalled = self._held_by_holders = None
         while workers:
             for worker in [*workers]:
-                request = self._choose_request(worker, event, now) if self._credit_at(worker) <= now else None
+                has_credit = self._credit_at(worker, worker.units_at_once) <= now
+                request = self._choose_request(worker, event, now) if has_credit else None
                 if request is None:
                     workers.remove(worker)
                     continue
-                self._arrivals = None
-                worker.add_request(request, now)
-                self._units.add_request(request)
-                if self._rate_limit is not None:
-                    self._rate_limit.count_request(request.length, now)
-                requests.append(request)
+                requests.append(self._add_request(request, now))
+                for _ in range(1, worker.units_at_once):
+                    request = self._choose_unrequested(worker, now) if self._credit_at(worker) <= now else None
+                    if request is None:
+                        break
+                    requests.append(self._add_request(request, now))
         if self._holders and self._units.remaining and now >= self._holds_round_at:
             # The plan may have many more units than are added yet.
             units = max(self.plan_units, len(self._units.sizes))
@@ -642,12 +643,21 @@ class Scheduler(Core[Event, Action]):
                 holder.awaits_holds = True
                 yield RequestHolds(holder.number)
 
-    def _credit_at(self, worker: WorkerPace) -> float:
-        """Returns the time from which the worker may get another request; infinity if that depends on an event."""
+    def _add_request(self, request: RequestUnit, now: float) -> RequestUnit:
+        self._arrivals = None
+        self.workers[request.worker].add_request(request, now)
+        self._units.add_request(request)
+        if self._rate_limit is not None:
+            self._rate_limit.count_request(request.length, now)
+        return request
+
+    def _credit_at(self, worker: WorkerPace, requests: int = 1) -> float:
+        """Returns the time from which the worker may get further requests; infinity if that depends on an event."""
         if not worker.ready:
             return math.inf
         if worker.outstanding and (
-            worker.outstanding_bytes + worker.part_size > worker.window or len(worker.outstanding) >= MAX_REQUESTS
+            worker.outstanding_bytes + requests * worker.part_size > worker.window
+            or len(worker.outstanding) >= MAX_REQUESTS
         ):
             return math.inf
         return worker.paused_until if self._rate_limit is None else max(worker.paused_until, self._rate_limit.next_at)

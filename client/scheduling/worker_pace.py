@@ -28,8 +28,12 @@ PART_GROWTH = 4
 #: 1 the window would never grow: the measured rate would be the rate that the window allows.
 WINDOW_GAIN = 2.0
 #: The number of parts that wait at a worker while it sends one. A worker that reads from a store waits for each, up to
-#: a tenth of a second, so it reads several at once. With seven, more arrive twice on a busy machine.
+#: a tenth of a second, so it reads several at once.
 AHEAD, STORE_AHEAD = 1, 3
+#: A worker that reads from a store is asked for units in runs of this many, which it reads in one go, if it delivers a
+#: run in ``STORE_RUN_S`` seconds: nothing of a run arrives before all of it is read. Meanwhile, a second run is
+#: outstanding.
+STORE_RUN_UNITS, STORE_RUN_S = 4, 0.25
 #: Shorter round trips (seconds) count as this long, because both ends also need time for other work. A larger value
 #: would put more data in flight, and data that has left the processor's caches takes longer to receive, hash and write.
 MIN_ROUND_TRIP_S = 0.001
@@ -89,6 +93,8 @@ class WorkerPace(Struct):
     #: What the worker is asked for at once, at most, and how many bytes may be outstanding: see ``update_limits``.
     part_size: int = 0
     window: float = 0.0
+    #: The number of units that the worker is asked for together.
+    units_at_once: int = 1
     #: The sizes that the worker's rate allows: of a unit that is requested as a whole, and of a part of a larger one.
     whole_size: float = MIN_PART
     part_for_rate: float = MIN_PART
@@ -133,11 +139,19 @@ class WorkerPace(Struct):
         is_whole = max_part <= self.whole_size
         self.is_fast = is_whole and self.has_delivered
         self.part_size = max_part if is_whole else int(self.part_for_rate)
+        self.units_at_once = 1
         window = float(self.part_size)
         if self.has_delivered:
-            round_trip = max(self.round_trip, MIN_ROUND_TRIP_S)
-            ahead = 0 if has_holders else STORE_AHEAD if self.reads_store and self.is_fast else AHEAD
-            window = (1 + ahead) * self.part_size + WINDOW_GAIN * (self.rate or 0.0) * round_trip
+            rate = self.rate or 0.0
+            ahead = AHEAD
+            if has_holders:
+                ahead = 0
+            elif self.reads_store and self.is_fast:
+                ahead = STORE_AHEAD
+                run = STORE_RUN_UNITS * self.part_size
+                if run <= STORE_RUN_S * rate and 2 * run <= max_window:
+                    ahead, self.units_at_once = 2 * STORE_RUN_UNITS - 1, STORE_RUN_UNITS
+            window = (1 + ahead) * self.part_size + WINDOW_GAIN * rate * max(self.round_trip, MIN_ROUND_TRIP_S)
         self.window = min(window, max_window)
 
     def predict_arrivals(self, now: float) -> Iterator[tuple[RequestUnit, float]]:

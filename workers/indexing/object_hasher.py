@@ -15,7 +15,7 @@ from itertools import chain, islice
 
 from msgspec import Struct
 
-from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, content_id, digest, file_id, segment_count, span
+from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, content_id, digest, file_id, segment_size
 from msd.workers.indexing.file_hasher import CHANGED, FileChangedError, HashedFile, OnRead
 from msd.workers.source.catalogue import Version
 from msd.workers.source.object_store import ObjectStore, StoreError
@@ -23,12 +23,14 @@ from msd.workers.source.share import Share
 
 #: Ranges that are read at once, and those that are begun before the result of the first is needed.
 THREADS, AHEAD = 16, 32
+#: The size in bytes of a range of a large object, as far as segments are no larger.
+RANGE_SIZE = 4 << 20
 #: Attempts to read a range, if the store sends it wrongly or does not answer.
 ATTEMPTS = 3
 
 
 class _Range(Struct, frozen=True):
-    """A range of an object: ``is_last`` says whether it is the last one of it."""
+    """A range of an object, which consists of whole segments: ``is_last`` says whether it is the last one of it."""
 
     store: ObjectStore
     path: str
@@ -79,15 +81,16 @@ def _ranges(share: Share, stores: Mapping[str, ObjectStore], name: str, version:
     if version.size <= MAX_BUNDLE_SIZE:
         yield _Range(store, path, name, version, 0, version.size, is_last=True)
         return
-    count = segment_count(version.size)
-    for index in range(count):
-        offset, length = span(version.size, index)
-        yield _Range(store, path, name, version, offset, length, is_last=index == count - 1)
+    segment = segment_size(version.size)
+    size = segment * max(1, RANGE_SIZE // segment)
+    for offset in range(0, version.size, size):
+        end = min(offset + size, version.size)
+        yield _Range(store, path, name, version, offset, end - offset, is_last=end == version.size)
 
 
 def _hash_range(part: _Range, on_read: OnRead, failed: Set[str]) -> bytes:
-    """Returns the digest of a range, or the id of a small object. Raises ``OSError``, at once if the object is one of
-    ``failed``.
+    """Returns the digests of the segments of a range, or the id of a small object. Raises ``OSError``, at once if the
+    object is one of ``failed``.
     """
     if part.name in failed:
         raise StoreError(errno.ECANCELED, "another range of the object cannot be read")
@@ -99,14 +102,18 @@ def _hash_range(part: _Range, on_read: OnRead, failed: Set[str]) -> bytes:
             if error.errno not in (errno.EAGAIN, errno.EIO) or attempt == ATTEMPTS:
                 raise
     on_read(part.name, len(data), len(data))
-    return content_id(memoryview(data)) if part.version.size <= MAX_BUNDLE_SIZE else digest(data)
+    if part.version.size <= MAX_BUNDLE_SIZE:
+        return content_id(data)
+    segment = segment_size(part.version.size)
+    return b"".join(digest(data[start : start + segment]) for start in range(0, len(data), segment))
 
 
-def _read(part: _Range) -> bytes:
+def _read(part: _Range) -> memoryview:
     key = part.store.key(part.path)
+    data = memoryview(b"")
     if part.length == 0:
         # A folder may be marked by an empty object, whose name ends in "/": it is listed, but cannot be found.
-        found, data = part.store.find(key), b""
+        found = part.store.find(key)
     else:
         data, found, _ = part.store.read(key, part.offset, part.length, None)
     if (found.inode, found.size) != (part.version.inode, part.version.size):

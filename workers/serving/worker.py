@@ -77,7 +77,7 @@ from msd.workers.serving.answer import (
 from msd.workers.serving.broker_connection import BrokerConnection
 from msd.workers.serving.client_sessions import ClientSessions
 from msd.workers.serving.fair_queue import FairQueue
-from msd.workers.serving.piece_reads import JobArrived, JobReady, PieceRead, PieceReads, StartRead
+from msd.workers.serving.piece_reads import JobArrived, JobReady, PieceReads, ReadEnded, StartRead
 from msd.workers.serving.read_threads import ReadThreads
 from msd.workers.serving.router import ClientKey, Router
 from msd.workers.serving.scope import narrowed
@@ -104,7 +104,7 @@ from msd.workers.source.catalogue import Catalogue, SharedFile, open_edition
 from msd.workers.source.indexed_data import IndexedData
 from msd.workers.source.listing import Listings
 from msd.workers.source.share import Share
-from msd.workers.source.source import NOTHING_READ, Piece, PieceOrder, ReadRefused, Source, read_piece
+from msd.workers.source.source import NOTHING_READ, Piece, PieceOrder, ReadRefused, Source, read_pieces
 from msd.workers.source.source_of import source_of
 
 #: Requests decoded per iteration of the event loop, so that a flood cannot block everything else.
@@ -205,7 +205,7 @@ class Worker:
         self._source = source
         self._data = IndexedData(self._source, self._catalogue)
         self._piece_reads: PieceReads[_WaitingReply] = PieceReads(cache)
-        self._read_threads = ReadThreads(lambda order: read_piece(self._source, order))
+        self._read_threads = ReadThreads(lambda orders: read_pieces(self._source, orders))
         #: Why the last read that had to wait failed; empty if it did not.
         self._trouble = ""
         #: The number is 0 until the broker chooses it; the port is closed until then.
@@ -602,15 +602,15 @@ class Worker:
 
     def _on_pieces_read(self) -> None:
         for event in self._read_threads.collect():
-            if not isinstance(event.data, ReadRefused):
+            if not any(isinstance(data, ReadRefused) for data in event.pieces.values()):
                 self._trouble = ""
             self._handle_reads(event, time.monotonic())
 
-    def _handle_reads(self, event: JobArrived[_WaitingReply] | PieceRead | TimePassed, now: float) -> None:
+    def _handle_reads(self, event: JobArrived[_WaitingReply] | ReadEnded | TimePassed, now: float) -> None:
         for action in self._piece_reads.handle(event, now):
             match action:
-                case StartRead(order):
-                    self._read_threads.start(order)
+                case StartRead(orders):
+                    self._read_threads.start(orders)
                 case JobReady(waiting, pieces):
                     for data in pieces.values():
                         if isinstance(data, ReadRefused) and data.reason in TROUBLES:

@@ -81,7 +81,7 @@ class IndexedData:
         for copy in copies:
             if len(copies) > 1 and self._source.waits_for(copy) is not None:
                 continue
-            data = self._source.read(copy, offset, length)
+            data = self._read_at_once(copy, offset, length)
             if isinstance(data, ReadRefused) or not self._source.has_reliable_versions(copy):
                 data = self._compare(copy, offset, length, data, now)
             if isinstance(data, bytes):
@@ -100,6 +100,10 @@ class IndexedData:
             return self.catalogue.digests(file, start)
         data = self.read(file, 0, file.size, now, pieces)
         return data if isinstance(data, ReadRefused) else b"".join(map(digest, cut(memoryview(data))[start:]))
+
+    def _read_at_once(self, file: SharedFile, offset: int, length: int) -> bytes | ReadRefused:
+        data = self._source.read(file, offset, length)
+        return bytes(data) if isinstance(data, memoryview) else data
 
     def _part(
         self, file: SharedFile, index: int, offset: int, length: int, piece: bytes | ReadRefused, now: float
@@ -124,7 +128,7 @@ class IndexedData:
         indexes = range(file.segments) if file.is_small else segments_of(file.size, offset, length)
         start, end = span(file.size, indexes[0])[0], sum(span(file.size, indexes[-1]))
         if (start, end) != (offset, offset + length):
-            data = self._source.read(file, start, end - start)
+            data = self._read_at_once(file, start, end - start)
         content = data.data if isinstance(data, ReadRefused) else data
         if isinstance(data, ReadRefused) and data.reason is RefusalReason.CHANGED:
             self._stale_until = now + STALE_REPORT_S

@@ -145,7 +145,7 @@ class ObjectStore:
             for meta in listed["objects"]:
                 yield meta["path"][start:], self._version(meta)
 
-    def read(self, key: str, offset: int, length: int, etag: str | None) -> tuple[bytes, Version, str | None]:
+    def read(self, key: str, offset: int, length: int, etag: str | None) -> tuple[memoryview, Version, str | None]:
         """Returns a range of an object, with the object's version and its ETag. With ``etag``, only in that version.
         Raises ``StoreError``.
         """
@@ -156,7 +156,7 @@ class ObjectStore:
             options["if_match"] = etag
         with _errors():
             result = obstore.get(self._store, key, options=options)
-            data = result.bytes().to_bytes()
+            data = memoryview(result.bytes())
             meta = result.meta
         if len(data) != length:
             raise StoreError(errno.EIO, f"{self.url.store} sent {len(data)} bytes instead of {length}")

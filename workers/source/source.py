@@ -9,7 +9,7 @@ compared with what was indexed, so that the piece in memory can answer any reque
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -17,6 +17,9 @@ from msgspec import Struct
 from msd.wire.protocol.segments import content_id, digest
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile
+
+#: Bytes of a file. A view of what another library has read saves a copy.
+Content = bytes | memoryview
 
 
 class ReadRefused(Struct, frozen=True):
@@ -50,7 +53,7 @@ class Source(Protocol):
         digest.
         """
 
-    def read(self, file: SharedFile, offset: int, length: int) -> bytes | ReadRefused:
+    def read(self, file: SharedFile, offset: int, length: int) -> Content | ReadRefused:
         """Returns the ``length`` bytes from ``offset`` on, or the reason if they cannot be read or the file is not the
         indexed version.
         """
@@ -89,26 +92,49 @@ class PieceOrder(Struct, frozen=True):
     wait: Wait
     may_be_kept: bool = True
 
-    def is_right(self, data: bytes) -> bool:
+    def is_right(self, data: memoryview) -> bool:
         """True if ``data`` is what was indexed."""
-        view = memoryview(data)
-        return content_id(view) == self.piece.id if self.digest is None else digest(view) == self.digest
+        return content_id(data) == self.piece.id if self.digest is None else digest(data) == self.digest
+
+
+def read_pieces(source: Source, orders: Sequence[PieceOrder]) -> dict[Piece, bytes | ReadRefused]:
+    """Returns pieces that follow one another in a file, each as it was indexed or why no copy of it can be read. May
+    take long: call it in any thread.
+    """
+    first, size = orders[0], sum(order.length for order in orders)
+    if len(orders) == 1:
+        return {first.piece: read_piece(source, first)}
+    result = source.read(first.copies[0], first.offset, size)
+    content = memoryview(result.data if isinstance(result, ReadRefused) else result)
+    pieces: dict[Piece, bytes | ReadRefused] = {}
+    for order in orders:
+        start = order.offset - first.offset
+        data = content[start : start + order.length]
+        if len(data) == order.length and order.is_right(data):
+            # A copy, so that a piece that is kept keeps none of the others.
+            pieces[order.piece] = bytes(data)
+        elif isinstance(result, ReadRefused) and len(order.copies) == 1:
+            pieces[order.piece] = result
+        else:
+            pieces[order.piece] = read_piece(source, order)
+    return pieces
 
 
 def read_piece(source: Source, order: PieceOrder) -> bytes | ReadRefused:
     """Returns a piece as it was indexed, or why no copy of it can be read. May take long: call it in any thread."""
-    result: bytes | ReadRefused = ReadRefused(RefusalReason.UNKNOWN)
+    refused = ReadRefused(RefusalReason.UNKNOWN)
     for file in order.copies:
         for _ in range(ATTEMPTS if source.has_reliable_versions(file) else 1):
             result = source.read(file, order.offset, order.length)
             content = result.data if isinstance(result, ReadRefused) else result
-            if len(content) == order.length and order.is_right(content):
-                return content
+            if len(content) == order.length and order.is_right(memoryview(content)):
+                return bytes(content)
             if isinstance(result, ReadRefused):
+                refused = result
                 break
         else:
-            result = _not_indexed(source, file, order.wait)
-    return result
+            refused = _not_indexed(source, file, order.wait)
+    return refused
 
 
 def _not_indexed(source: Source, file: SharedFile, wait: Wait) -> ReadRefused:

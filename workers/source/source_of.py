@@ -5,7 +5,7 @@ from __future__ import annotations
 from msd.workers.source.catalogue import SharedFile
 from msd.workers.source.local_files import LocalFiles
 from msd.workers.source.share import Share
-from msd.workers.source.source import ReadRefused, Source, Wait
+from msd.workers.source.source import Content, ReadRefused, Source, Wait
 
 
 def source_of(share: Share) -> Source:
@@ -33,7 +33,7 @@ class _Both:
     def has_reliable_versions(self, file: SharedFile) -> bool:
         return self._of(file).has_reliable_versions(file)
 
-    def read(self, file: SharedFile, offset: int, length: int) -> bytes | ReadRefused:
+    def read(self, file: SharedFile, offset: int, length: int) -> Content | ReadRefused:
         return self._of(file).read(file, offset, length)
 
     def close_unread(self) -> None:

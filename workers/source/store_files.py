@@ -11,7 +11,7 @@ from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile
 from msd.workers.source.object_store import READ_LIMIT_S, ObjectStore, StoreError
 from msd.workers.source.share import Share
-from msd.workers.source.source import ReadRefused, Wait
+from msd.workers.source.source import Content, ReadRefused, Wait
 
 #: Attempts to read what the store sends wrongly.
 ATTEMPTS = 2
@@ -35,7 +35,7 @@ class StoreFiles:
     def has_reliable_versions(self, file: SharedFile) -> bool:  # noqa: ARG002
         return True
 
-    def read(self, file: SharedFile, offset: int, length: int) -> bytes | ReadRefused:
+    def read(self, file: SharedFile, offset: int, length: int) -> Content | ReadRefused:
         root, name = self._share.split(file.name)
         store = self._stores[root]
         version = file.version

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from msgspec.structs import replace
 
-from msd.client.network_events import Ban, BanReason, ConnectionClosed, SnapshotReceived, Unban
+from msd.client.network_events import Ban, BanReason, ConnectionClosed, ConnectionOpened, SnapshotReceived, Unban
 from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES
 from msd.client.scheduling.scheduler import (
     CATALOGUE_LOAD_PAUSE_S,
@@ -44,7 +44,7 @@ from msd.client.scheduling.scheduler_events import (
     UnitWritten,
     WorkerRemoved,
 )
-from msd.client.scheduling.worker_pace import MIN_PART, PART_GROWTH, STORE_AHEAD
+from msd.client.scheduling.worker_pace import MIN_PART, PART_GROWTH, STORE_AHEAD, STORE_RUN_S, STORE_RUN_UNITS
 from msd.wire.protocol.messages import READS_STORE
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
@@ -1190,8 +1190,26 @@ def test_a_holder_that_sends_corrupt_units_is_banned(scene: Scene) -> None:
     assert actions[-1] == Ban(20, BanReason.CORRUPT)
 
 
+def opened_with_store(worker: int) -> ConnectionOpened:
+    event = opened(worker)
+    return replace(event, welcome=replace(event.welcome, features=[READS_STORE]))
+
+
 def test_a_worker_that_reads_from_a_store_gets_several_requests_at_once(scene: Scene) -> None:
     scene.begin(10, 1)
-    event = opened(1)
-    actions = scene.feed(replace(event, welcome=replace(event.welcome, features=[READS_STORE])))
-    assert actions == requests(1, *range(1 + STORE_AHEAD))
+    assert scene.feed(opened_with_store(1)) == requests(1, *range(1 + STORE_AHEAD))
+
+
+def test_a_worker_that_reads_from_a_fast_store_gets_runs_of_units(scene: Scene) -> None:
+    """Two runs are outstanding, and the next one is requested when a whole one has arrived."""
+    scene.begin(22, 2)
+    for worker in scene.scheduler.workers.values():
+        worker.rate = STORE_RUN_UNITS * SIZE / STORE_RUN_S
+    assert scene.feed(opened_with_store(1)) == requests(1, *range(8))
+    assert scene.feed(opened_with_store(2)) == requests(2, *range(8, 16))
+    for unit in (0, 1, 2):
+        assert scene.feed(UnitWritten(1, unit)) == []
+    assert scene.feed(UnitWritten(1, 3)) == requests(1, *range(16, 20))
+    for unit in (8, 9, 10):
+        scene.feed(UnitWritten(2, unit))
+    assert scene.feed(UnitWritten(2, 11)) == requests(2, 20, 21), "there are no more"

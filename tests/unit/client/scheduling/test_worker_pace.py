@@ -17,6 +17,8 @@ from msd.client.scheduling.worker_pace import (
     SCHEDULING_DELAY_S,
     STALL_TIMEOUT_S,
     STORE_AHEAD,
+    STORE_RUN_S,
+    STORE_RUN_UNITS,
     WINDOW_GAIN,
     WorkerPace,
 )
@@ -94,16 +96,32 @@ def test_the_window_holds_two_units_and_what_arrives_in_two_round_trips(
 
 
 @pytest.mark.parametrize(
-    ("rate", "has_holders", "parts"),
-    [(4, False, 1 + STORE_AHEAD), (0.5, False, 1 + AHEAD), (4, True, 1)],
-    ids=["fast", "slow", "with holders"],
+    ("rate", "has_holders", "at_once", "parts"),
+    [
+        (STORE_RUN_UNITS / STORE_RUN_S, False, STORE_RUN_UNITS, 2 * STORE_RUN_UNITS),
+        (4, False, 1, 1 + STORE_AHEAD),
+        (0.5, False, 1, 1 + AHEAD),
+        (100, True, 1, 1),
+    ],
+    ids=["very fast", "fast", "slow", "with holders"],
 )
-def test_a_fast_worker_that_reads_a_store_gets_many_requests(rate: float, has_holders: bool, parts: int) -> None:
+def test_a_fast_worker_that_reads_a_store_gets_many_requests(
+    rate: float, has_holders: bool, at_once: int, parts: int
+) -> None:
     worker = measured(rate)
     worker.reads_store = True
     worker.update_limits(SIZE, math.inf, has_holders=has_holders)
     delivered = WINDOW_GAIN * rate * SIZE * MIN_ROUND_TRIP_S
     assert worker.window == pytest.approx(parts * worker.part_size + delivered)
+    assert worker.units_at_once == at_once
+
+
+def test_where_two_runs_do_not_fit_into_the_window_units_are_requested_one_by_one() -> None:
+    worker = measured(100)
+    worker.reads_store = True
+    worker.update_limits(SIZE, 2 * STORE_RUN_UNITS * SIZE - 1)
+    assert worker.units_at_once == 1
+    assert worker.window == pytest.approx((1 + STORE_AHEAD + WINDOW_GAIN / 10) * SIZE)
 
 
 def test_parts_and_windows_are_limited() -> None:

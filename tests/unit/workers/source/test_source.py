@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from msd.wire.protocol.segments import content_id, digest
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile, Version
-from msd.workers.source.source import Piece, PieceOrder, ReadRefused, Wait, read_piece
+from msd.workers.source.source import Piece, PieceOrder, ReadRefused, Wait, read_piece, read_pieces
 
 ID = content_id(memoryview(b"data"))
 CHANGED = ReadRefused(RefusalReason.CHANGED, "the content of the file is not what was indexed")
@@ -55,3 +57,14 @@ def test_a_new_version_with_the_indexed_content_is_right() -> None:
 
 def test_data_that_is_too_short_is_not_right() -> None:
     assert read_piece(Memory(a=b"dat"), order("a", expected=digest(b"dat"))) == CHANGED
+
+
+def test_pieces_that_were_read_together_are_compared_one_by_one() -> None:
+    """The second piece is wrong in the first file, and missing in the last one."""
+    source = Memory(a=b"dataelsedata", b=b"datadatadata", c=b"data", d=ReadRefused(RefusalReason.UNAVAILABLE, "away"))
+    for names, second in ((("a",), CHANGED), (("a", "b"), b"data"), (("c",), CHANGED)):
+        third = b"data" if names[0] == "a" else CHANGED
+        orders = [replace(order(*names), piece=Piece(ID, index), offset=4 * index) for index in range(3)]
+        assert [*read_pieces(source, orders).values()] == [b"data", second, third]
+    orders = [replace(order("d"), piece=Piece(ID, index)) for index in range(2)]
+    assert [*read_pieces(source, orders).values()] == [source.contents["d"]] * 2
