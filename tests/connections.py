@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msd.client.network.pool import ConnectionPool
 from msd.client.network_events import ConnectionOpened, NetworkEvent
-from msd.wire.protocol.messages import PASSES_ON, PROTOCOL_VERSION, Welcome
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Welcome
 
 
 def opened(
@@ -15,9 +17,9 @@ def opened(
     files: int = 1,
     version: int = PROTOCOL_VERSION,
     round_trip: float = 0.0,
-    passes_on: bool = False,
+    features: Sequence[str] = (),
 ) -> ConnectionOpened:
-    """The connection to a worker, or a receiver that ``passes_on``, was opened: these are values in its ``welcome``."""
+    """The connection to a worker or a receiver was opened: these are values in its ``welcome``."""
     welcome = Welcome(
         rid=1,
         version=version,
@@ -25,7 +27,7 @@ def opened(
         number=worker,
         files=files,
         catalogue=catalogue,
-        features=[PASSES_ON] if passes_on else [],
+        features=[*features],
     )
     return ConnectionOpened(worker, welcome, round_trip)
 

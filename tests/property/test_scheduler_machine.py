@@ -16,14 +16,15 @@ from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import RequestUnit, UnitState
 from msd.client.scheduling.worker_pace import MIN_PART
+from msd.wire.protocol.messages import PASSES_ON, READS_STORE
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.connections import opened
 from tests.unit.snapshots import snapshot, with_worker
 
 WORKERS = (1, 2, 3)
-#: A receiver that passes on what it has.
-HOLDER = 4
+#: The one of them that reads from a store, and a receiver that passes on what it has.
+STORE_READER, HOLDER = 3, 4
 MAX_UNITS = 12
 WRONG = 100
 KIB = 1 << 10
@@ -235,7 +236,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.outstanding[worker], self.dropped[worker] = [], []
             if worker == HOLDER:
                 self.held, self.awaits_holds = set(), False
-            self.feed(opened(worker, epoch=self.epoch, catalogue=catalogue, passes_on=worker == HOLDER))
+            features = {HOLDER: [PASSES_ON], STORE_READER: [READS_STORE]}.get(worker, [])
+            self.feed(opened(worker, epoch=self.epoch, catalogue=catalogue, features=features))
             if self.scheduler.workers[worker].ban_reason:
                 self.outstanding.pop(worker, None)
 

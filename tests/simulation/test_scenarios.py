@@ -478,6 +478,7 @@ def random_world(seed: int, *, check: bool = True) -> World:
     further_files = [random_units(rng, [0, 1, 3] if is_slow else [0, 1, 5, 12, 30]) for _ in range(further)]
     for number, worker in enumerate(workers, 1):
         worker.load_s = rng.choice([0.0, 0.3, 1.5])
+        worker.reads_store = rng.random() < 0.3
         if number != reliable:
             worker.is_foreign = rng.random() < 0.2
             lacking = [file for file in range(1 + len(further_files)) if rng.random() < 0.2]

@@ -22,7 +22,7 @@ from msd.client.network_events import Ban, ConnectionClosed, SnapshotReceived
 from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import RequestUnit, UnitState
-from msd.wire.protocol.messages import Status
+from msd.wire.protocol.messages import READS_STORE, Status
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.connections import opened
@@ -82,6 +82,7 @@ class Worker:
     lacks: Mapping[int, RefusalReason] = field(default_factory=dict)
     load_s: float = 0.0
     is_foreign: bool = False
+    reads_store: bool = False
     up: bool = True
     frozen: bool = False
     asleep: bool = False
@@ -405,7 +406,11 @@ class World:
         def open_connection() -> None:
             if worker.up and worker.session == session:
                 catalogue = self._catalogue_of(worker)
-                self._feed(opened(number, epoch=worker.epoch, catalogue=catalogue, round_trip=2 * worker.delay))
+                features = [READS_STORE] if worker.reads_store else []
+                event = opened(
+                    number, epoch=worker.epoch, catalogue=catalogue, round_trip=2 * worker.delay, features=features
+                )
+                self._feed(event)
 
         # The client connects again only after it has detected the loss of the old connection.
         self._deliver(max(2 * worker.delay, delay), open_connection)

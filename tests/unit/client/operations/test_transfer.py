@@ -38,7 +38,7 @@ from msd.client.storage.part_file import PartFile
 from msd.client.storage.segments_on_disk import SegmentsOnDisk
 from msd.client.storage.stream_output import StreamOutput
 from msd.client.storage.update import UpdatePartFile
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Held, Holds, Refusal, Segment, new_rid
+from msd.wire.protocol.messages import PASSES_ON, PROTOCOL_VERSION, Get, Held, Holds, Refusal, Segment, new_rid
 from msd.wire.protocol.states import ConnectionRefusal, RefusalReason, WorkerState
 from tests.connections import opened
 from tests.unit.client.storage.test_part_file import DATA, MANIFEST, MIB, SIZE, segment_of
@@ -380,7 +380,7 @@ def test_what_a_peer_says_that_it_has_is_limited_by_the_units_of_the_plan(units:
     transfer.pass_on(MANIFEST.id, units)
     length = -(-units // 8)
     for peer, size in ((FIRST_PEER, length + HELD_RESERVE), (FIRST_PEER + 1, length + HELD_RESERVE + 1)):
-        transfer.handle(opened(peer, passes_on=True))
+        transfer.handle(opened(peer, features=[PASSES_ON]))
         held: Any = zmq.Frame(b"\xff" * size)
         transfer.handle(ReplyReceived(peer, Holds(rid=5), Held(rid=5, epoch=7, plan=MANIFEST.id), held))
     assert transfer._held == {FIRST_PEER: (1 << 8 * length) - 1}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from msgspec.structs import replace
 
-from msd.client.network_events import Ban, BanReason, ConnectionClosed, ConnectionOpened, SnapshotReceived, Unban
+from msd.client.network_events import Ban, BanReason, ConnectionClosed, SnapshotReceived, Unban
 from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES
 from msd.client.scheduling.scheduler import (
     CATALOGUE_LOAD_PAUSE_S,
@@ -45,7 +45,7 @@ from msd.client.scheduling.scheduler_events import (
     WorkerRemoved,
 )
 from msd.client.scheduling.worker_pace import MIN_PART, PART_GROWTH, STORE_AHEAD, STORE_RUN_S, STORE_RUN_UNITS
-from msd.wire.protocol.messages import READS_STORE
+from msd.wire.protocol.messages import PASSES_ON, READS_STORE
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.connections import opened
@@ -1026,7 +1026,7 @@ def bits(*units: int) -> int:
 
 def hold(scene: Scene, worker: int, *units: int) -> list[Action]:
     """Connects a worker that holds these units."""
-    assert RequestHolds(worker) in scene.feed(opened(worker, passes_on=True))
+    assert RequestHolds(worker) in scene.feed(opened(worker, features=[PASSES_ON]))
     return scene.feed(UnitsHeld(worker, bits(*units)))
 
 
@@ -1190,14 +1190,9 @@ def test_a_holder_that_sends_corrupt_units_is_banned(scene: Scene) -> None:
     assert actions[-1] == Ban(20, BanReason.CORRUPT)
 
 
-def opened_with_store(worker: int) -> ConnectionOpened:
-    event = opened(worker)
-    return replace(event, welcome=replace(event.welcome, features=[READS_STORE]))
-
-
 def test_a_worker_that_reads_from_a_store_gets_several_requests_at_once(scene: Scene) -> None:
     scene.begin(10, 1)
-    assert scene.feed(opened_with_store(1)) == requests(1, *range(1 + STORE_AHEAD))
+    assert scene.feed(opened(1, features=[READS_STORE])) == requests(1, *range(1 + STORE_AHEAD))
 
 
 def test_a_worker_that_reads_from_a_fast_store_gets_runs_of_units(scene: Scene) -> None:
@@ -1205,8 +1200,8 @@ def test_a_worker_that_reads_from_a_fast_store_gets_runs_of_units(scene: Scene) 
     scene.begin(22, 2)
     for worker in scene.scheduler.workers.values():
         worker.rate = STORE_RUN_UNITS * SIZE / STORE_RUN_S
-    assert scene.feed(opened_with_store(1)) == requests(1, *range(8))
-    assert scene.feed(opened_with_store(2)) == requests(2, *range(8, 16))
+    assert scene.feed(opened(1, features=[READS_STORE])) == requests(1, *range(8))
+    assert scene.feed(opened(2, features=[READS_STORE])) == requests(2, *range(8, 16))
     for unit in (0, 1, 2):
         assert scene.feed(UnitWritten(1, unit)) == []
     assert scene.feed(UnitWritten(1, 3)) == requests(1, *range(16, 20))
