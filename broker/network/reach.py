@@ -25,7 +25,7 @@ from msd.wire.protocol.messages import PROTOCOL_VERSION, DataReply, Hello, Welco
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyPair
 
-#: Seconds that an attempt may take.
+#: Seconds that an attempt may take, unless the caller says otherwise.
 TIMEOUT_S = 1.0
 
 K = TypeVar("K", bound=Hashable)
@@ -49,13 +49,20 @@ class Reaching(Generic[K]):
         self._on_result = on_result
         self._attempts: dict[K, _Attempt] = {}
 
-    def start(self, name: K, endpoint: Endpoint, key: bytes, is_right: Callable[[Welcome], bool]) -> None:
-        """Tries to reach the worker whose own public key is ``key`` at ``endpoint``. ``is_right`` says whether a
-        ``welcome`` is its own.
+    def start(
+        self,
+        name: K,
+        endpoint: Endpoint,
+        key: bytes,
+        is_right: Callable[[Welcome], bool],
+        timeout: float = TIMEOUT_S,
+    ) -> None:
+        """Tries to reach the worker whose own public key is ``key`` at ``endpoint``, for up to ``timeout`` seconds.
+        ``is_right`` says whether a ``welcome`` is its own.
         """
         self._end(name)
         credentials = Credentials(self._keys, key) if self._keys is not None and key else None
-        attempt = _Attempt(self._context, endpoint, credentials, is_right)
+        attempt = _Attempt(self._context, endpoint, credentials, is_right, timeout)
         self._attempts[name] = attempt
         for source, read in attempt.sources.items():
             self._poll_loop.register(source, lambda read=read: self._read(name, read))  # type: ignore[misc]
@@ -100,9 +107,10 @@ class _Attempt:
         endpoint: Endpoint,
         credentials: Credentials | None,
         is_right: Callable[[Welcome], bool],
+        timeout: float,
     ) -> None:
         self._is_right = is_right
-        self.deadline = time.monotonic() + TIMEOUT_S
+        self.deadline = time.monotonic() + timeout
         self._refusal: ConnectionRefusal | None = None
         self._socket = tcp_socket(context, zmq.DEALER, endpoint, credentials)
         limit_frames(self._socket, MAX_REQUEST_FRAME)

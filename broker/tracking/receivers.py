@@ -76,10 +76,10 @@ class Receivers:
                     answers.append(action)
                 case Banned(holder, owner):
                     self._on_ban(owner.key, str(Endpoint(owner.host, Endpoint.parse(holder.endpoint).port)))
-                case Probe(plan, holder):
+                case Probe(plan, holder, seconds):
                     # A holder on this machine is told without its host.
                     endpoint = Endpoint.parse(holder.endpoint).replace_wildcard(LOOPBACK)
-                    self._reaching.start((plan, holder), endpoint, holder.key, _passes_on)
+                    self._reaching.start((plan, holder), endpoint, holder.key, _passes_on, seconds)
         return answers
 
     def _on_reached(self, place: tuple[bytes, Holder], reason: str) -> None:

@@ -37,8 +37,12 @@ INTERVALS_KEPT = 2.5
 #: IPv6: in the same /64 network), and in all. Further ones are answered, but not handed out.
 _BOUNDS = {"plan": 4096, "key": 8192, "network": 256}
 MAX_RECORDS = 16384
-#: The maximum number of attempts to reach holders at the same time: in all, and at the same address.
-MAX_PROBES, MAX_PROBES_OF_HOST = 32, 4
+#: The maximum number of attempts to reach holders at the same time: in all, and at the same address. Each has six
+#: descriptors, and a process may often have only 1024.
+MAX_PROBES, MAX_PROBES_OF_HOST = 48, 4
+#: Seconds that an attempt may take; and the first attempt while more holders wait than may be tried at the same time.
+#: Those that cannot be reached would delay all others: if they are half of 1,000, by 10 s.
+PROBE_S, HURRIED_PROBE_S = 1.0, 0.25
 #: The maximum number of holders that wait for an attempt and are looked at after each event.
 MAX_LOOKED_AT = 16
 #: Seconds until another attempt to reach a holder that was not reached, or that did not answer others: doubled each
@@ -89,10 +93,11 @@ class Banned(Struct, frozen=True):
 
 
 class Probe(Struct, frozen=True):
-    """Try to reach the holder. ``Probed`` must follow."""
+    """Try to reach the holder for this number of ``seconds``. ``Probed`` must follow."""
 
     plan: bytes
     holder: Holder
+    seconds: float
 
 
 Event = Announced | Probed | Complained | TimePassed
@@ -164,8 +169,8 @@ class Tracker(Core[Event, Action]):
         self._reached: dict[bytes, list[_Place]] = {}
         #: The number of records of each plan, key and network.
         self._counts: Counter[tuple[str, object]] = Counter()
-        #: The records that wait for an attempt, in this order; the attempts in progress, each with the network, and
-        #: their number for each network.
+        #: The records that wait for an attempt, in this order: those that were not tried yet first. The attempts in
+        #: progress, each with the network, and their number for each network.
         self._waiting: OrderedDict[_Place, None] = OrderedDict()
         self._probes: dict[_Place, str] = {}
         self._probes_of_network: Counter[str] = Counter()
@@ -253,6 +258,7 @@ class Tracker(Core[Event, Action]):
             record = self._records[place] = _Record(announcer, announcer.network, now)
             self._counts.update(bounds)
             self._waiting[place] = None
+            self._waiting.move_to_end(place, last=False)
         if self._complaints.is_banned(_identity_of(place[1]), now):
             self._ban(place, record)
         elif record.state is HolderState.BANNED or (record.state is HolderState.FAILED and now >= record.retry_at):
@@ -294,12 +300,15 @@ class Tracker(Core[Event, Action]):
             if place in self._probes or self._probes_of_network[record.network] >= MAX_PROBES_OF_HOST:
                 self._waiting.move_to_end(place)
                 continue
+            is_hurried = not record.failures and len(self._waiting) > MAX_PROBES
             del self._waiting[place]
             if record.state is HolderState.WAITING:
                 record.state = HolderState.PROBED
             self._probes[place] = record.network
             self._probes_of_network[record.network] += 1
-            yield Probe(*place)
+            # One that is handed out is not given up hastily.
+            seconds = HURRIED_PROBE_S if is_hurried and record.state is HolderState.PROBED else PROBE_S
+            yield Probe(*place, seconds)
 
     def _on_probed(self, place: _Place, now: float, *, is_reached: bool) -> None:
         network = self._probes.pop(place, None)

@@ -288,12 +288,12 @@ class Swarm:
                     self.answers += 1
                     assert receiver is not None
                     self._after(self._select, receiver, HoldersReceived(tuple(holders), seconds))
-                case tracking.Probe(plan, holder):
+                case tracking.Probe(plan, holder, seconds):
                     self.probes += 1
                     peer = self._by_holder[holder]
                     answers = peer.reachable and not peer.frozen and not peer.gone
                     result = tracking.Probed(plan, holder, answers)
-                    self.at(self.now + (6 * self.settings.latency_s if answers else 1.0), self._track, result)
+                    self.at(self.now + (6 * self.settings.latency_s if answers else seconds), self._track, result)
 
     # Units.
 

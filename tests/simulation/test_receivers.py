@@ -175,6 +175,12 @@ def test_a_hundred_receivers_with_faults(check: Callable[[int, Settings], None])
     check(100, Settings())
 
 
+@pytest.mark.soak
+def test_half_of_a_thousand_receivers_cannot_be_reached() -> None:
+    """The broker tries to reach all of them, and few at the same time."""
+    check_half_unreachable(1000, Settings())
+
+
 def test_killed_receivers_hold_up_no_others() -> None:
     """Half of the receivers are killed in the middle."""
 

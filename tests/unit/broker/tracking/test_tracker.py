@@ -17,6 +17,7 @@ from msd.broker.tracking import tracker
 from msd.broker.tracking.announcer import Announcer
 from msd.broker.tracking.complaints import BAN_S
 from msd.broker.tracking.tracker import (
+    HURRIED_PROBE_S,
     MAX_INTERVAL_S,
     MAX_PROBES,
     MAX_PROBES_OF_HOST,
@@ -24,6 +25,7 @@ from msd.broker.tracking.tracker import (
     MAX_SILENT_REPORTS,
     MIN_INTERVAL_S,
     MIN_RETRY_S,
+    PROBE_S,
     SILENT_PERIOD_S,
     TRANSITIONS,
     Announced,
@@ -378,6 +380,40 @@ def test_few_probes_run_at_the_same_time_and_a_machine_does_not_delay_others() -
         started.extend(action for action in actions if isinstance(action, Probe))
         instance.check_invariants()
     assert len(started) == len({probe.holder for probe in started}) == 200
+
+
+def test_many_holders_that_cannot_be_reached_delay_others_by_little() -> None:
+    """1,000 come at once, and every other one is behind a firewall: all others are handed out within seconds. Those
+    that did not answer in haste get more time when they are tried again.
+    """
+    instance, now = Tracker(random.Random(1).randrange), 100.0
+    ends: list[tuple[float, int, bool]] = []
+    probes: list[Probe] = []
+
+    def feed(event: Event) -> None:
+        for action in instance.handle(event, now):
+            if isinstance(action, Probe):
+                answers = int.from_bytes(action.holder.key, "big") % 2 == 0
+                heapq.heappush(ends, (now + (0.01 if answers else action.seconds), len(probes), answers))
+                probes.append(action)
+
+    def announce(number: int) -> None:
+        message = Announce(rid=1, plan=PLAN, units=1, endpoint="*:4000", key=key_of(number))
+        feed(Announced(message, announcer_of(number)))
+
+    for number in range(1000):
+        announce(number)
+    while len(probes) < 1000 or ends:
+        now, index, answers = heapq.heappop(ends)
+        feed(Probed(probes[index].plan, probes[index].holder, answers))
+    instance.check_invariants()
+    # The last ones are not tried in haste.
+    assert now <= 100.0 + 1.2 * 500 * HURRIED_PROBE_S / MAX_PROBES + PROBE_S
+    now += MIN_RETRY_S
+    tried = len(probes)
+    for number in range(1000):
+        announce(number)
+    assert [probe.seconds for probe in probes[tried:]] == [PROBE_S] * MAX_PROBES
 
 
 @pytest.mark.parametrize("bound", ["plan", "key", "network"])
