@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from textual.app import App, ComposeResult
@@ -53,6 +53,8 @@ from msd.wire.protocol.messages import Status, StatusReport
 REDRAW_INTERVAL_S = 0.1
 #: Lines of the title, the keys, and the alarm.
 BAR_LINES = 2
+#: Seconds for which the addresses of this machine are known: they change when it gets another network.
+HOSTS_S = 10.0
 
 
 class ConsoleApp(App[int]):
@@ -111,6 +113,9 @@ class ConsoleApp(App[int]):
         self._invite = invite
         self._clock = clock
         self._needs_redraw = True
+        #: The addresses at which other machines may reach this one, and when they were read; None before that.
+        self._hosts: Sequence[str] = ()
+        self._hosts_read_at: float | None = None
         #: The size of the screen at the last redraw.
         self._drawn_size = (0, 0)
         self._workers_view = WorkersView()
@@ -280,7 +285,11 @@ class ConsoleApp(App[int]):
         status = self.history.status
         if status is None:
             return None
-        return suggested_command(self._servers, status, hosts_for_others("::" if self._servers.status.is_ipv6 else "*"))
+        now = self._clock()
+        if self._hosts_read_at is None or not 0 <= now - self._hosts_read_at < HOSTS_S:
+            self._hosts = hosts_for_others("::" if self._servers.status.is_ipv6 else "*")
+            self._hosts_read_at = now
+        return suggested_command(self._servers, status, self._hosts)
 
     def _draw(self) -> None:
         # While the application exits, its screen or widgets may already be gone.
