@@ -201,6 +201,8 @@ def draw(on_screen: Callable[[str, ConsoleApp], None]) -> None:
             await pilot.resize_terminal(width, height)
             for workers, clients in product(WORKERS, CLIENTS):
                 app.history = History()
+                for view in app._row_views.values():
+                    view._kept = None
                 feed.queued.append(report(workers, clients))
                 await settle(app, feed, pilot)
                 on_screen(f"{width}x{height}-{workers}-workers-{clients}-clients", app)

@@ -172,8 +172,9 @@ class ConsoleApp(App[int]):
             self._report_failure(f"there is no worker {number}: {known_workers(numbers)}")
 
     def action_toggle_selected(self) -> None:
-        if self._workers_view.number is not None:
-            self._toggle(self._workers_view.number)
+        # The worker that the operator saw as selected, also if it is not listed any more.
+        if isinstance(shown := self._workers_view.shown, int):
+            self.action_toggle_worker(shown)
         else:
             self._report_failure("t toggles one worker: select its row first")
 

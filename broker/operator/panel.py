@@ -44,6 +44,10 @@ class PanelView(Widget):
         Binding("end,G", "move_to_end(False)", show=False),
     ]
 
+    #: True if a row that is selected because it is the first one stays selected when another one becomes the first.
+    #: Otherwise the first row, whichever that is, is selected until the operator selects another one.
+    keeps_row: ClassVar[bool] = False
+
     class Moved(Message):
         """Another row is selected."""
 
@@ -52,8 +56,12 @@ class PanelView(Widget):
         self.can_focus = can_focus
         self._text = PanelText([""], [])
         self._is_changed = True
-        #: The row that the operator has selected; None as long as it is the first one, whichever that is.
+        #: The row that the operator has selected; None as long as it is the first one.
         self._chosen: Hashable = None
+        #: The row that was selected at last, if the panel keeps it.
+        self._kept: Hashable = None
+        #: The row that the screen shows as selected; None if it shows none.
+        self._shown: Hashable = None
         #: The index of the first visible line.
         self._top = 0
         self._place = Place(0, 0, 0, 0)
@@ -64,15 +72,25 @@ class PanelView(Widget):
     def selected(self) -> Hashable:
         """The key of the selected row; None if there is none."""
         keys = self._keys
-        return self._chosen if self._chosen in keys else keys[0] if keys else None
+        return next((key for key in (self._chosen, self._kept, *keys[:1]) if key in keys), None)
+
+    @property
+    def shown(self) -> Hashable:
+        """The key of the row that the operator sees as selected: a key that is pressed means this one. New contents
+        may lack this row, or select another one, before the screen shows that.
+        """
+        return self._shown
 
     def set_text(self, text: PanelText) -> None:
         """Gives the panel new contents, which ``show`` draws."""
         self._is_changed |= text != self._text
         self._text = text
+        if self.keeps_row:
+            self._kept = self.selected
 
     def show(self, place: Place, *, framed: bool) -> None:
         """Shows the panel at ``place``."""
+        self._is_changed |= not self.display
         self.display = True
         self.set_class(framed, "-framed")
         if place != self._place:
@@ -86,9 +104,11 @@ class PanelView(Widget):
 
     def hide(self) -> None:
         self.display = False
+        self._shown = None
 
     def render(self) -> Content:
         width, selected = self.size.width, self.selected if self.can_focus else None
+        self._shown = selected
         text = self._text
         parts = [Content.styled(text.heading[:width], f"{colours.HEADING} underline")] if text.heading else []
         is_selected = False
@@ -131,7 +151,8 @@ class PanelView(Widget):
         return [line.key for line in self._text.lines if line.key is not None]
 
     def _choose(self, key: Hashable) -> None:
-        self._chosen = key
+        self._chosen, self._kept = key, None
+        self._shown = self.selected
         self._scroll()
         self.post_message(self.Moved())
 

@@ -64,8 +64,9 @@ class RowsView(PanelView):
         return self.orders[self._order]
 
     def sort(self) -> None:
-        """Sorts the rows in the next way."""
+        """Sorts the rows in the next way. Selects the first one, unless the operator has selected another one."""
         self._order = (self._order + 1) % len(self.orders)
+        self._kept = None
 
     def contents(self, known: Known, width: int) -> PanelText:
         """Returns what the panel shows on ``width`` columns."""
@@ -84,6 +85,8 @@ class WorkersView(RowsView):
     panel = Panel.WORKERS
     orders = worker_rows.ORDERS
     keys = ("t toggle row", "s sort")
+    # The rates of workers decide the order of their rows, and t must not toggle the one that has just become the first.
+    keeps_row = True
 
     @property
     def number(self) -> int | None:

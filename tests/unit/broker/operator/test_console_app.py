@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -14,14 +14,15 @@ from msgspec.structs import replace
 from textual.events import Key
 from textual.pilot import Pilot
 
-from msd.broker.operator.console_app import REDRAW_INTERVAL_S, ConsoleApp
+from msd.broker.operator import console_app
+from msd.broker.operator.console_app import HOSTS_S, REDRAW_INTERVAL_S, ConsoleApp
 from msd.broker.operator.status_feed import FeedEvent, OrderFailed, Server5Lost
 from msd.wire.config.invitations import Invitation
 from msd.wire.config.links import Link
 from msd.wire.config.servers import Servers
 from msd.wire.errors import DiskError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.messages import LoggedEvent, StatusReport
+from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport
 from msd.wire.protocol.states import WorkerState
 from tests.processes import TIMEOUT
 from tests.unit.broker.views.test_client_rows import download
@@ -340,6 +341,74 @@ def test_the_selection_stays_when_a_worker_changes_its_state() -> None:
             snapshot(WorkerState.AWAKE, WorkerState.SILENT, WorkerState.AWAKE, WorkerState.AWAKE), "Not responding"
         )
         await driver.expect("›○    2")
+
+    run_console(steps)
+
+
+def test_t_toggles_the_worker_that_was_selected_although_another_one_is_the_slowest_now() -> None:
+    def with_rates(*rates: float) -> Status:
+        status = snapshot()
+        workers = [replace(worker, rate=rate) for worker, rate in zip(status.workers, rates, strict=True)]
+        return replace(status, workers=workers)
+
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(with_rates(4e6, 3e6, 2e6, 1e6), "977 KiB/s")
+        await driver.pilot.press("s")
+        await driver.expect("slowest first")
+        await driver.expect("›●    4")
+        driver.feed.queued.append(with_rates(1e6, 2e6, 3e6, 4e6))
+        await driver.expect(" ●    1 Alive")
+        await driver.wait_until(
+            "the new order", lambda: driver.text.index("    1 Alive") < driver.text.index("    4 Alive")
+        )
+        await driver.expect("›●    4")
+        await driver.pilot.press("t")
+        assert driver.feed.toggled == [4]
+
+    run_console(steps)
+
+
+def test_t_toggles_no_other_worker_if_the_selected_one_has_just_gone() -> None:
+    """The new contents are there, and the screen does not show them yet."""
+
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.pilot.press("down", "down", "down")
+        await driver.expect("›●    4")
+        driver.feed.queued.append(snapshot(*[WorkerState.AWAKE] * 3))
+        driver.app._tick()
+        driver.app.action_toggle_selected()
+        assert driver.feed.toggled == []
+        await driver.expect("! there is no worker 4: the workers are numbered 1 to 3")
+        await driver.expect("›●    1")
+        await driver.pilot.press("t")
+        assert driver.feed.toggled == [1]
+
+    run_console(steps)
+
+
+def test_the_addresses_of_this_machine_are_not_read_at_each_redraw(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+
+    def read(host: str) -> Sequence[str]:
+        reads.append(host)
+        return [f"192.0.2.{len(reads)}"]
+
+    monkeypatch.setattr(console_app, "hosts_for_others", read)
+
+    async def steps(driver: ConsoleDriver) -> None:
+        now = 1000.0
+        driver.app._clock = lambda: now
+        await driver.receive(snapshot(clients=1), "1 client served")
+        known = len(reads)
+        for clients in range(2, 6):
+            await driver.receive(snapshot(clients=clients), f"{clients} clients served")
+        assert len(reads) == known
+        now += HOSTS_S
+        await driver.receive(snapshot(clients=9), "9 clients served")
+        assert len(reads) == known + 1
+        now -= 2 * HOSTS_S
+        await driver.receive(snapshot(clients=8), "8 clients served")
+        assert len(reads) == known + 2, "the clock was set back"
 
     run_console(steps)
 

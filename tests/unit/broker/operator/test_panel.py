@@ -112,3 +112,50 @@ def test_a_panel_without_rows_ignores_the_keys() -> None:
             assert app.lines[:2] == ["━[b]Title[/b]" + "━" * 17, " [/] nothing"]
 
     asyncio.run(run())
+
+
+class KeepingView(PanelView):
+    keeps_row = True
+
+
+def test_a_panel_that_keeps_its_row_selects_no_row_that_becomes_the_first() -> None:
+    view = KeepingView()
+
+    def show(*keys: int) -> object:
+        view.set_text(PanelText(["Rows"], [Line(key, f" row {key}") for key in keys]))
+        return view.selected
+
+    assert show() is None
+    assert [show(3, 1, 2), show(1, 2, 3), show(2, 3, 1)] == [3, 3, 3]
+    assert [show(1, 2), show(2, 1)] == [1, 1], "if the row disappears, the first one is selected, and kept"
+    view.action_move_to_end(True)
+    assert view.selected == 2
+    view.action_move(1)
+    assert [view.selected, show(2), show(1, 2)] == [1, 2, 1], "the operator has selected row 1: it may return"
+
+
+def test_a_key_means_the_row_that_the_screen_shows() -> None:
+    app = PanelApp()
+
+    async def run() -> None:
+        async with app.run_test(size=(40, 12)) as pilot:
+            view = app.view
+            assert view.shown is None
+            view.set_text(rows(3))
+            view.show(Place(0, 0, 30, 6), framed=False)
+            await pilot.pause()
+            view.action_move(2)
+            assert view.shown == 2, "the operator knows of this move before the screen shows it"
+            view.set_text(rows(2))
+            assert view.selected == 0
+            assert view.shown == 2
+            view.show(Place(0, 0, 30, 6), framed=False)
+            await pilot.pause()
+            assert view.shown == 0
+            view.hide()
+            assert view.shown is None
+            view.show(Place(0, 0, 30, 6), framed=False)
+            await pilot.pause()
+            assert view.shown == 0
+
+    asyncio.run(run())
