@@ -7,7 +7,7 @@ download. The broker cannot verify what a client reports. Keeps no history: see 
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Hashable
 
 from msgspec import Struct
@@ -27,6 +27,9 @@ MAX_SELECTION_BYTES, MAX_NAME_BYTES = 256, 64
 EXPIRY_S = {DownloadState.DOWNLOADING: 30.0, DownloadState.FINISHING: 3600.0}
 #: Seconds without a message after which the last rate is stale: three messages are missing.
 SILENT_S = 6.0
+#: Seconds of which the rate of a download is the mean, the least time for which it is computed, and the maximum number
+#: of messages for which the broker does so. The rates that clients report are those of two seconds: they jump.
+RATE_WINDOW_S, MIN_SPAN_S, MAX_RATED = 6.0, 2.0, 8
 #: Seconds for which a download that has ended is still reported.
 ENDED_KEPT_S = 30.0
 #: Seconds between two searches for expired downloads.
@@ -198,18 +201,38 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
 class _Download:
     """A download: its number, its client, the last message, and when that arrived."""
 
-    __slots__ = ("client", "heard_at", "host", "number", "progress")
+    __slots__ = ("_received", "client", "heard_at", "host", "number", "progress", "rate")
 
     def __init__(self, number: int, event: ProgressReceived, now: float) -> None:
         self.number = number
         self.client = shortened(event.key_name or event.progress.name or event.host, MAX_NAME_BYTES)
         self.host = event.host
+        #: The seconds and the bytes received in the last messages, by the client's own clock: a stall of the broker
+        #: does not matter. The first entry is where the window begins.
+        self._received: deque[tuple[float, int]] = deque(maxlen=MAX_RATED)
+        if event.progress.seconds <= RATE_WINDOW_S:
+            self._received.append((0.0, 0))
         self.update(event.progress, now)
 
     def update(self, progress: DownloadProgress, now: float) -> None:
         selection = shortened(progress.selection, MAX_SELECTION_BYTES)
         self.progress = progress if selection == progress.selection else replace(progress, selection=selection)
         self.heard_at = now
+        self.rate = self._new_rate()
+
+    def _new_rate(self) -> float:
+        """Returns the rate after a message: what the client says if the broker knows too little."""
+        progress, received = self.progress, self._received
+        if received and (progress.seconds < received[-1][0] or progress.received < received[-1][1]):
+            received.clear()
+        received.append((progress.seconds, progress.received))
+        while len(received) > 2 and received[1][0] <= progress.seconds - RATE_WINDOW_S:
+            received.popleft()
+        (start, first), (end, last) = received[0], received[-1]
+        # In its last message a client reports the mean of the whole download. Some clients report no time or no bytes.
+        if progress.state in ENDED or end == start or not last:
+            return progress.rate
+        return (last - first) / max(end - start, MIN_SPAN_S)
 
     def status(self, now: float) -> DownloadStatus:
         # Named one by one: this takes a quarter of the time of a copy through a dictionary, for each client and report.
@@ -226,7 +249,7 @@ class _Download:
             total=progress.total,
             received=progress.received,
             files=progress.files,
-            rate=0.0 if is_stale else progress.rate,
+            rate=0.0 if is_stale else self.rate,
             seconds=progress.seconds,
             workers=progress.workers,
             peers=progress.peers,

@@ -69,7 +69,7 @@ class EventLog:
         self._is_quitting = False
 
     def forget(self, number: int) -> None:
-        """Forgets the rates of worker ``number``: another worker has taken its number."""
+        """Forgets the rates of worker ``number``."""
         self._rates.pop(number, None)
 
     def on_event(self, event: supervisor_events.Event) -> None:
@@ -96,6 +96,9 @@ class EventLog:
         """Records a change that the supervisor reports."""
         match change:
             case supervisor_events.StateChanged(number):
+                if change.after is WorkerState.AWAKE:
+                    # The seconds in which it did not serve are no rates of what it can send.
+                    self.forget(number)
                 text, is_failure = _state_text(change)
                 self._record(text, now, worker=number, is_failure=is_failure)
             case supervisor_events.ComplaintCounted(number, complaints, client):

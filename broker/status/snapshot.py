@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from msd.broker.status.steady_rate import SteadyRate
 from msd.broker.supervision.complaints import Complaints
 from msd.broker.supervision.supervisor import Supervisor
 from msd.broker.supervision.worker_record import WorkerRecord
@@ -18,10 +19,7 @@ from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import PROGRESS_FEATURE, PROTOCOL_VERSION, Status, WorkerStatus
 from msd.wire.protocol.states import WorkerState
 from msd.wire.support.presentable_names import shortened
-from msd.wire.support.windowed_rate import WindowedRate
 
-#: Seconds over which a worker's rate is measured.
-RATE_WINDOW_S = 1.0
 #: Longer reasons are truncated: a snapshot of 64 workers must fit into the 64 KiB that a client accepts.
 MAX_REASON_BYTES = 200
 
@@ -35,7 +33,7 @@ class SnapshotBuilder:
         self._config = config
         self._epoch = secrets.randbits(62)
         self._seq = 0
-        self._meters: defaultdict[int, WindowedRate] = defaultdict(lambda: WindowedRate(RATE_WINDOW_S))
+        self._meters: defaultdict[int, SteadyRate] = defaultdict(SteadyRate)
         self.catalogue = b""
         self.files = 0
         self.indexing: int | None = None
@@ -51,6 +49,9 @@ class SnapshotBuilder:
         if epoch != worker.epoch:
             # A worker that has joined may have run longer than this broker.
             before = 0 if worker.process is not None else bytes_sent
+        if epoch != worker.epoch or worker.state is not WorkerState.AWAKE:
+            # The time without service is no part of the rate.
+            self._meters.pop(worker.number, None)
         # A worker that has joined may report anything.
         self.bytes_sent += max(0, bytes_sent - before)
         self._last_sent[worker.number] = (worker.epoch, bytes_sent)

@@ -56,6 +56,8 @@ TONES = {
 ALIVE, NOT_ALIVE = "●", "○"
 WORKER, NAME, HOST, STATE, PORT, UPTIME = "Worker", "Name", "Host", "State", "Port", "Uptime"
 RESTARTS, CLIENTS, RATE, LATELY, SENT, ERRORS = "Restarts", "Clients", "Rate", "Last 30 s", "Sent", "Errors"
+#: The number of bars, one for each second.
+LATELY_S = 30
 COLUMNS = (
     Column(WORKER, 6),
     Column(NAME, 12, rank=1, most=24, is_left=True),
@@ -66,7 +68,7 @@ COLUMNS = (
     Column(RESTARTS, 8, rank=8),
     Column(CLIENTS, 7, rank=6),
     Column(RATE, 10, rank=2),
-    Column(LATELY, 9, rank=10, most=30, is_left=True),
+    Column(LATELY, 9, rank=10, most=LATELY_S, is_left=True),
     Column(SENT, 8, rank=7),
     Column(ERRORS, 6, rank=5),
 )
@@ -130,7 +132,8 @@ def workers_panel(
     groups = [(each, [row for row in shown if row.worker.host == each.host]) for each in hosts]
     is_grouped = any(row.worker.host for row in rows) and order != SLOWEST
     if order == SLOWEST:
-        shown = sorted(shown, key=lambda row: (row.worker.rate, row.worker.number))
+        # A worker that does not serve is not slow.
+        shown = sorted(shown, key=lambda row: (not row.is_alive, row.worker.rate, row.worker.number))
     elif is_grouped:
         shown = [row for _, members in groups for row in members]
     head, texts = worker_table(shown, width - 1, current=current, has_hosts=not is_grouped)
@@ -195,7 +198,8 @@ def _cells(row: Row, top: float, *, current: bool) -> Cells:
         RESTARTS: f"{worker.restarts:,}",
         CLIENTS: f"{worker.clients:,}",
         RATE: format_rate(worker.rate) if worker.rate >= 0.5 else "-",
-        LATELY: sparkline(row.rates, 30, top),
+        # The newest rate is on the right, also of a worker that has not been alive for so long.
+        LATELY: sparkline(row.rates, LATELY_S, top).rjust(LATELY_S),
         SENT: format_size(worker.bytes_sent),
         ERRORS: f"{errors:,}" if errors else "-",
     }

@@ -182,6 +182,46 @@ def test_the_last_rate_of_a_silent_client_is_stale() -> None:
     assert [(status.number, status.rate) for status in broker.statuses] == [(3, 1.0), (1, 0.0), (2, 9.0)]
 
 
+def rates_of(*messages: tuple[float, float, float]) -> list[float]:
+    """The rates in MiB/s after messages with these seconds, MiB received and MiB/s."""
+    broker, found = Broker(), []
+    for seconds, mib, rate in messages:
+        broker.handle(received(progress(seconds=seconds, received=int(mib * MIB), rate=rate * MIB)), 2.0)
+        found.append(round(broker.statuses[0].rate / MIB, 2))
+    return found
+
+
+def test_a_rate_is_the_mean_of_some_seconds_and_does_not_jump() -> None:
+    jumping = [(2.0 * n, 2.0 * n + (0.5 if n % 2 else 0.0), 1.5 if n % 2 else 0.5) for n in range(1, 9)]
+    found = rates_of(*jumping)
+    assert found[2:] == [1.08, 0.92, 1.08, 0.92, 1.08, 0.92], "the client reports 1.5 and 0.5 MiB/s"
+
+
+def test_the_burst_at_the_start_of_a_download_is_no_high_rate() -> None:
+    assert rates_of((0.1, 3.0, 30.0), (2.1, 5.1, 1.0)) == [1.5, 2.43]
+
+
+def test_a_rate_is_that_of_the_client_if_the_broker_knows_too_little() -> None:
+    assert rates_of((0.0, 3.0, 7.0), (0.0, 5.0, 8.0)) == [7.0, 8.0], "a client that reports no time"
+    assert rates_of((900.0, 3000.0, 7.0), (902.0, 3012.0, 9.0)) == [7.0, 6.0], "a broker that was restarted"
+    assert rates_of((2.0, 8.0, 4.0), (4.0, 0.0, 5.0)) == [4.0, 5.0], "a client that begins to count again"
+
+
+def test_a_download_that_has_ended_has_the_mean_rate_that_its_client_reports() -> None:
+    broker = Broker()
+    broker.handle(received(progress(seconds=2.0, received=MIB)))
+    broker.handle(received(progress(state=DONE, seconds=4.0, received=8 * MIB, rate=2.0 * MIB)))
+    assert broker.statuses[0].rate == 2.0 * MIB
+
+
+def test_a_stall_of_the_broker_changes_no_rate() -> None:
+    """Messages that have arrived during the stall are read all at once."""
+    broker = Broker()
+    for number in range(1, 9):
+        broker.handle(received(progress(seconds=2.0 * number, received=number * MIB)), 16.0 if number == 2 else 0.0)
+        assert broker.statuses[0].rate == MIB / 2
+
+
 def test_a_client_with_very_many_downloads_displaces_only_its_own() -> None:
     """10⁵ messages, each of another session, from one client."""
     broker = Broker()

@@ -178,6 +178,16 @@ def test_a_report_contains_the_last_rates_of_each_worker(event_log: EventLog) ->
     assert rates == [[0.0] * MAX_RATES, [*map(float, range(9, MAX_RATES + 9))], [0.0] * MAX_RATES, [0.0] * MAX_RATES]
 
 
+def test_the_rates_of_a_worker_begin_when_it_becomes_alive(event_log: EventLog) -> None:
+    for rate in (5.0, 0.0, 0.0):
+        event_log.sample(with_worker(snapshot(), 2, rate=rate), NOW)
+    event_log.on_change(StateChanged(2, WorkerState.ASLEEP, WorkerState.AWAKE, ""), NOW)
+    event_log.sample(with_worker(snapshot(), 2, rate=7.0), NOW)
+    assert [len(rates) for rates in event_log.report(1, snapshot(), NOW).rates] == [4, 1, 4, 4]
+    event_log.on_change(StateChanged(2, WorkerState.AWAKE, WorkerState.ASLEEP, ""), NOW)
+    assert event_log.report(1, snapshot(), NOW).rates[1] == [7.0], "what it sent before it fell asleep can be seen"
+
+
 def test_a_report_contains_the_mean_rates_of_all_workers_together(event_log: EventLog) -> None:
     for rate in (1.0, 3.0, 10.0):
         event_log.sample(with_worker(with_worker(snapshot(), 1, rate=rate), 2, rate=5.0), NOW)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from msd.broker.status.snapshot import MAX_REASON_BYTES, RATE_WINDOW_S, SnapshotBuilder, as_json
+from msd.broker.status.snapshot import MAX_REASON_BYTES, SnapshotBuilder, as_json
+from msd.broker.status.steady_rate import RATE_WINDOW_S
 from msd.broker.supervision.supervisor import SILENT_AFTER_S, Supervisor
 from msd.broker.supervision.supervisor_events import CatalogueReady, ComplaintReceived, Exited, Spawned
 from msd.broker.supervision.worker_record import Process, WorkerRecord
@@ -24,7 +25,7 @@ from tests.unit.snapshots import PORTS, heard, joined
 NOW = 1000.0
 MIB = 1 << 20
 #: A worker that the broker has started.
-OWN = WorkerRecord(1, "1", "tcp://127.0.0.1:21018", Process())
+OWN = WorkerRecord(1, "1", "tcp://127.0.0.1:21018", Process(), state=WorkerState.AWAKE)
 
 
 def builder() -> SnapshotBuilder:
@@ -179,9 +180,17 @@ def test_a_rate_is_measured_over_its_window() -> None:
 
 def test_a_rate_is_zero_if_nothing_was_sent_in_its_window() -> None:
     snapshots = builder()
-    for seconds, total in ((0, 0), (1, MIB), (2, MIB)):
+    for seconds, total in ((0, 0), (1, MIB), (1 + RATE_WINDOW_S, MIB)):
         snapshots.on_bytes_sent(OWN, total, NOW + seconds)
     assert snapshots.build(running(), NOW).workers[0].rate == 0
+
+
+def test_the_time_for_which_a_worker_slept_does_not_lower_its_rate() -> None:
+    snapshots, worker = builder(), replace(OWN)
+    for second in range(10):
+        worker.state = WorkerState.ASLEEP if second in range(3, 6) else WorkerState.AWAKE
+        snapshots.on_bytes_sent(worker, MIB * (second if second < 3 else max(3, second - 3)), NOW + second)
+    assert snapshots.build(running(), NOW).workers[0].rate == pytest.approx(MIB)
 
 
 def test_a_dead_worker_has_no_rate() -> None:

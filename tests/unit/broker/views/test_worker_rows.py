@@ -171,6 +171,11 @@ def test_a_narrow_sparkline_keeps_the_newest_rates() -> None:
     assert sparkline(falling.rates, 30, 30.0)[:9] not in text
 
 
+def test_the_newest_bar_is_on_the_right() -> None:
+    _, ((older,), (younger,)) = worker_table([row(rates=(4.0,) * 30), row(rates=(4.0,) * 3, number=2)], 120)
+    assert older.index("█" * 30) + 27 == younger.index("███")
+
+
 def test_a_worker_without_a_process_has_no_uptime_and_an_idle_worker_no_rate() -> None:
     text = line(row(uptime=0.0, rate=0.4, rates=(), complaints=1), 80)
     assert text.split()[4:8] == ["-", "0", "2", "-"]
@@ -208,7 +213,8 @@ def test_the_title_names_the_slow_host() -> None:
 
 def test_the_slowest_workers_come_first_if_the_operator_wants_that() -> None:
     rows = [row(number=1, rate=3.0), row(number=2, rate=1.0), row(number=3, rate=2.0)]
-    assert [line.key for line in workers_panel(rows, 80, order=SLOWEST).lines] == [2, 3, 1]
+    rows.insert(0, row(WorkerState.ASLEEP, number=4, rate=0.0))
+    assert [line.key for line in workers_panel(rows, 80, order=SLOWEST).lines] == [2, 3, 1, 4]
 
 
 def test_workers_are_filtered_by_their_words() -> None:
