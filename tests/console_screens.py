@@ -39,8 +39,8 @@ SIZES, WORKERS, CLIENTS = ((80, 24), (120, 40), (200, 60)), (1, 4, 64), (0, 3, 3
 NOW, ZONE = 1_800_000_000.0, "UTC"
 MIB, GIB = 1 << 20, 1 << 30
 SERVERS = Servers(Endpoint("192.0.2.5", 39223), {}, pinned=False)
-#: The host that is slow, and the worker that does not serve.
-SLOW_HOST, BROKEN = "192.0.2.14", 3
+#: The host that is slow, the worker that does not serve, and the one that is slow.
+SLOW_HOST, BROKEN, SLOW = "192.0.2.14", 3, 4
 REASON = "exited with code 1: cannot read /srv/films: Permission denied"
 FILES = ("film.mkv", "photos/", "backup-2026.tar.zst", "music/ *.flac", "thesis.pdf", "podcast.mp3")
 _SEQUENCE = count(1)
@@ -103,7 +103,8 @@ def _worker(number: int, workers: int, *, has_clients: bool) -> WorkerStatus:
     )
     reasons = {BROKEN: REASON, 40: "no heartbeat for 10 s"}
     is_awake = state is WorkerState.AWAKE
-    rate = (1.1 if host == SLOW_HOST else 9.0 + number % 5) * MIB if is_awake and has_clients else 0.0
+    is_slow = host == SLOW_HOST or number == SLOW
+    rate = (1.1 if is_slow else 9.0 + number % 5) * MIB if is_awake and has_clients else 0.0
     return WorkerStatus(
         number=number,
         name=f"attic-{number}" if host else str(number),

@@ -38,10 +38,10 @@ y              {link}
 q              {quit}
 Ctrl-C         {interrupt}
 
-● Alive serves, ○ does not. Alive? is the last known state. Slow hosts
-have less than half the rate of the others for each worker. Errors:
-corrupt segments, malformed messages and refused connections. With
-Shift, the mouse selects text as usual.
+● Alive serves, ○ does not. Alive? is the last known state. Slow workers
+send less than half of what the others send, slow hosts for each worker.
+Errors: corrupt segments, malformed messages and refused connections.
+With Shift, the mouse selects text as usual.
 
 Press any key to close."""
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from msd.broker.status.slowness import SenderRates, rates_of_others, worker_rates
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import (
     DownloadStatus,
@@ -37,12 +38,23 @@ PENDING = {
 class Row(Struct, frozen=True):
     """One worker as displayed: its status, the seconds since that status arrived, and its recent rates.
     ``has_other_list`` is True if the worker has joined with another catalogue than that for which server 5 vouches.
+    ``others_rate`` is the rate in bytes a second of the workers than which this one is slower, 0 if it is not slow.
     """
 
     worker: WorkerStatus
     age: float = 0.0
     rates: Sequence[float] = ()
     has_other_list: bool = False
+    others_rate: float = 0.0
+
+    @property
+    def sent(self) -> SenderRates | None:
+        """What the worker has sent, to compare it with others; None if that says nothing."""
+        return worker_rates(self.worker, self.rates)
+
+    @property
+    def is_slow(self) -> bool:
+        return self.others_rate > 0
 
     @property
     def port(self) -> int:
@@ -144,7 +156,7 @@ class History:
         if self.status is None:
             return []
         age = 0.0 if self.lost_at is not None else max(0.0, now - self._received_at)
-        return [
+        rows = [
             Row(
                 worker,
                 age,
@@ -154,6 +166,8 @@ class History:
             )
             for worker in self.status.workers
         ]
+        others = rates_of_others([row.sent for row in rows])
+        return [replace(row, others_rate=rate) if rate else row for row, rate in zip(rows, others, strict=True)]
 
     def _keep(self, events: list[LoggedEvent]) -> None:
         self.events = newest(events, MAX_EVENTS)

@@ -1,37 +1,33 @@
-"""Compares the hosts of the workers: how fast each one sends, and which one is slow. Pure.
+"""The hosts of the workers: how fast each one sends, and that it is slow. Pure.
 
-A host that serves no client is not slow, only idle.
+``broker/status/slowness.py`` decides which one is slow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import mean, median
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from msd.broker.status.history import Row
+from msd.broker.status.slowness import mean_rates, rates_of_others
 from msd.wire.support.units import format_count, format_rate
 
 #: What the host of the workers that the broker has started is called: "server 5" would look like one of them.
 OWN_HOST = "the broker's host"
-#: Seconds over which the rates are compared, and the part of the others' median rate below which a host is slow.
-COMPARED_S, SLOW = 10, 0.5
 
 
 class HostRate(Struct, frozen=True):
-    """A host: its address (empty for that of server 5), how many of its ``workers`` are alive, its ``rate`` in bytes a
-    second, and the same for each of its workers that is alive. ``others`` is the median of the latter of the other
-    hosts, 0 if none of them serves clients.
+    """A host: its address (empty for that of server 5), how many of its ``workers`` are alive, and its ``rate`` in
+    bytes a second. If it is slow, ``rate_per_worker`` is the mean rate of its workers that serve clients, and
+    ``others`` the median of the mean rates of the other hosts; otherwise both are 0.
     """
 
     host: str
     workers: int
     alive: int
-    clients: int
     rate: float
-    rate_per_worker: float
+    rate_per_worker: float = 0.0
     others: float = 0.0
 
     @property
@@ -40,7 +36,7 @@ class HostRate(Struct, frozen=True):
 
     @property
     def is_slow(self) -> bool:
-        return bool(self.clients and self.alive) and self.rate_per_worker < SLOW * self.others
+        return self.others > 0
 
     @property
     def text(self) -> str:
@@ -55,22 +51,17 @@ class HostRate(Struct, frozen=True):
 
 def host_rates(rows: Sequence[Row]) -> Sequence[HostRate]:
     """Returns the hosts of ``rows``: that of server 5 first, the others in the order of their first workers."""
-    hosts = [_host_rate(host, [row for row in rows if row.worker.host == host]) for host in _hosts(rows)]
-    rated = [each for each in hosts if each.clients and each.alive]
-    return [_compared(each, [other.rate_per_worker for other in rated if other is not each]) for each in hosts]
-
-
-def _hosts(rows: Sequence[Row]) -> Sequence[str]:
-    return sorted(dict.fromkeys(row.worker.host for row in rows), key=bool)
-
-
-def _host_rate(host: str, rows: Sequence[Row]) -> HostRate:
-    alive = [row for row in rows if row.is_alive]
-    lately = sum(mean(row.rates[-COMPARED_S:]) if row.rates else row.worker.rate for row in alive)
-    clients = max((row.worker.clients for row in rows), default=0)
-    rate = sum(row.worker.rate for row in rows)
-    return HostRate(host, len(rows), len(alive), clients, rate, lately / max(1, len(alive)))
-
-
-def _compared(host: HostRate, others: Sequence[float]) -> HostRate:
-    return replace(host, others=median(others)) if others else host
+    hosts = sorted(dict.fromkeys(row.worker.host for row in rows), key=bool)
+    members = [[row for row in rows if row.worker.host == host] for host in hosts]
+    senders = [mean_rates([row.sent for row in each]) for each in members]
+    return [
+        HostRate(
+            host,
+            len(each),
+            sum(row.is_alive for row in each),
+            sum(row.worker.rate for row in each),
+            sender.rates[-1] if sender is not None and others else 0.0,
+            others,
+        )
+        for host, each, sender, others in zip(hosts, members, senders, rates_of_others(senders), strict=True)
+    ]

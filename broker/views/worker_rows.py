@@ -1,6 +1,6 @@
 """The workers as rows, for the console and ``msd status``: the word for each state, and why a worker is in it. Pure.
 
-Compares no hosts: see ``broker/views/host_rates.py``. Widths are in columns.
+Does not decide which one is slow: see ``broker/status/slowness.py``. Widths are in columns.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ WORDS = {
     WorkerState.FAILED: "Failed",
     WorkerState.LOST: "Lost",
 }
+#: Follows the word for a worker that is slow.
+SLOW_WORD = "slow"
+#: Maximum number of slow workers that the title names.
+MAX_NAMED = 3
 #: What each state means for the operator.
 MEANINGS = {
     WorkerState.STARTING: "It does not serve yet: its process has started and has not reported yet.",
@@ -39,7 +43,7 @@ MEANINGS = {
     WorkerState.UNREACHABLE: "Clients cannot reach it: server 5 could not connect to its address.",
     WorkerState.DEAD: "It does not serve: its process has ended, and server 5 restarts it. The key t does so at once.",
     WorkerState.FAILED: "It does not serve: its process has ended too often. Server 5 does not restart it until it is "
-    "toggled.",
+    "toggled: the key t does that.",
     WorkerState.LOST: "It does not serve: it runs on another host, and nothing was heard of it for 10 s.",
 }
 TONES = {
@@ -117,8 +121,8 @@ def workers_panel(
     """Returns the panel of the workers that match ``words``: if some have joined, grouped by their hosts."""
     hosts = host_rates(rows)
     alive = sum(row.is_alive for row in rows)
-    slow = [each.name for each in hosts if each.is_slow]
-    remarks = [f"slow host: {', '.join(slow)}"] if slow else []
+    slow = _slow_ones(rows, hosts) if current else []
+    remarks = [f"{SLOW_WORD}: {', '.join(slow)}"] if slow else []
     count = f"{alive} of {len(rows)} alive{'' if current else ' when last seen'}"
     names = titles("Workers", count, order, words, *remarks)
     shown = [
@@ -155,7 +159,7 @@ def worker_details(row: Row, *, current: bool = True) -> list[str]:
     counts += [f"{worker.bytes_sent:,} bytes sent", *failure_counts(worker)]
     return [
         f"Worker {_label(row)}: {state_text(row, current=current)}",
-        *([MEANINGS[worker.state]] if current else []),
+        *([_meaning(row)] if current else []),
         " · ".join([worker.endpoint.removeprefix("tcp://"), *_origin(row)]),
         " · ".join(counts),
     ]
@@ -178,7 +182,24 @@ def sparkline(rates: Sequence[float], width: int, top: float) -> str:
 
 
 def _word(row: Row, *, current: bool) -> str:
-    return f"{WORDS[row.worker.state]}{'' if current else '?'}"
+    word = WORDS[row.worker.state]
+    if not current:
+        return f"{word}?"
+    return f"{word}, {SLOW_WORD}" if row.is_slow else word
+
+
+def _meaning(row: Row) -> str:
+    if not row.is_slow:
+        return MEANINGS[row.worker.state]
+    own, others = format_rate(row.worker.rate), format_rate(row.others_rate)
+    return f"It serves clients, but it is slow: it sends {own}, the others with the same files {others} (their median)."
+
+
+def _slow_ones(rows: Sequence[Row], hosts: Sequence[HostRate]) -> Sequence[str]:
+    """Returns the names of the hosts that are slow, and those of the slow workers of other hosts."""
+    slow_hosts = {each.host: each.name for each in hosts if each.is_slow}
+    slow = [f"worker {_label(row)}" for row in rows if row.is_slow and row.worker.host not in slow_hosts]
+    return [*slow_hosts.values(), *(slow if len(slow) <= MAX_NAMED else [f"{len(slow)} workers"])]
 
 
 def _label(row: Row) -> str:
@@ -220,7 +241,7 @@ def _lines(
 
 def _row_lines(row: Row, texts: Sequence[str], *, current: bool) -> list[Line]:
     tone = TONES[row.worker.state] if current else Tone.MUTED
-    if row.is_alive and row.remark:
+    if row.is_alive and current and (row.remark or row.is_slow):
         tone = Tone.WARNING
     key: Hashable = row.worker.number
     return [Line(None if number else key, f" {text}", tone) for number, text in enumerate(texts)]

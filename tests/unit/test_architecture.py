@@ -108,6 +108,8 @@ PURE = (
     "broker/status/event_log.py",
     "broker/status/history.py",
     "broker/status/requested_selections.py",
+    "broker/status/slowness.py",
+    "broker/status/steady_rate.py",
     "broker/status/worker_names.py",
     "broker/supervision/until_done.py",
     "wire/sharing/indexer_notes.py",

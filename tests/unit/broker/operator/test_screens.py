@@ -104,10 +104,14 @@ def test_dialogs_the_filter_and_the_alarm_have_enough_contrast_too() -> None:
 
 
 def test_the_console_answers_four_questions_without_a_key(drawn: Drawn) -> None:
-    """Which host is slow, who downloads most, why worker 3 is not serving, how a friend gets the file."""
+    """Which host or worker is slow, who downloads most, why worker 3 is not serving, how a friend gets the file."""
     for size in ("80x24", "120x40", "200x60"):
+        text = drawn.texts[f"{size}-4-workers-3-clients"]
+        assert f"slow: worker {console_screens.SLOW}" in text
+        assert f"●    {console_screens.SLOW} Alive, slow " in text
         text = drawn.texts[f"{size}-64-workers-300-clients"]
-        assert f"slow host: {console_screens.SLOW_HOST}" in text
+        assert f"slow: {console_screens.SLOW_HOST}, worker {console_screens.SLOW}" in text
+        assert "Alive, slow" in text
         first = next(line for line in text.splitlines() if "anna@laptop-30 " in line)
         assert "50.5 MiB/s" in first
         assert "fastest first" in text

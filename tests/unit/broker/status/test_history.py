@@ -199,6 +199,17 @@ def test_a_worker_does_not_inherit_the_rates_of_the_one_before_it() -> None:
     assert [row.rates for row in history.rows(NOW)] == [[], [2.0]]
 
 
+def test_a_row_says_that_its_worker_is_slow() -> None:
+    rates = [5e6, 1e6, 6e6, 7e6]
+    status = snapshot()
+    for number, rate in enumerate(rates, 1):
+        status = with_worker(status, number, rate=rate, clients=1)
+    history = History()
+    history.on_report(report(status, rates=[[rate] * 9 for rate in rates]), NOW)
+    assert [row.others_rate for row in history.rows(NOW)] == [0.0, 6e6, 0.0, 0.0]
+    assert [row.is_slow for row in history.rows(NOW)] == [False, True, False, False]
+
+
 def test_the_uptime_of_a_worker_without_a_process_of_the_broker_increases_too() -> None:
     joined = with_worker(snapshot(WorkerState.AWAKE), 1, name="attic", host="10.0.0.7", pid=0)
     assert history_of(joined).rows(NOW + 7)[0].uptime == 67.0

@@ -1,4 +1,4 @@
-"""A host is slow compared with the others, not because it is idle."""
+"""The hosts are described with their rates, and a slow one says than which other hosts it is slower."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ def test_the_host_with_less_than_half_of_the_others_rate_is_slow() -> None:
     assert slow.text == "b: 2 of 2 workers alive, 8.0 MiB/s, slow: 4.0 MiB/s for each worker, other hosts 9.5 MiB/s"
 
 
+def test_the_rate_for_each_worker_is_that_of_the_rows() -> None:
+    """Three workers at present, each of which sent another rate before."""
+    unsteady = [Row(each.worker, rates=[0.1 * MIB] * 30) for each in (row(n, "b", 1.0) for n in (2, 3, 4))]
+    (slow,) = [host for host in host_rates([row(1, "", 9.0), *unsteady]) if host.is_slow]
+    assert slow.text == "b: 3 of 3 workers alive, 3.0 MiB/s, slow: 1.0 MiB/s for each worker, other hosts 9.0 MiB/s"
+
+
 def test_the_hosts_own_workers_come_first_and_are_named() -> None:
     hosts = host_rates([row(1, "b", 1.0), row(2, "", 1.0)])
     assert [host.name for host in hosts] == [OWN_HOST, "b"]
     assert hosts[0].text == "the broker's host: 1 of 1 worker alive, 1.0 MiB/s"
-
-
-def test_an_idle_host_is_not_slow() -> None:
-    assert slow_hosts(row(1, "", 9.0), row(2, "a", 0.0, clients=0)) == []
 
 
 def test_a_host_without_a_worker_that_is_alive_is_not_slow() -> None:

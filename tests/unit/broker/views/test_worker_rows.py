@@ -203,12 +203,36 @@ def test_the_console_groups_joined_workers_by_their_hosts() -> None:
 
 
 def test_the_title_names_the_slow_host() -> None:
-    slow = joined_row(number=6, name="cellar", host="10.0.0.8", rate=1e6)
-    text = workers_panel([row(), joined_row(), replace(slow, rates=(1.0,))], 100)
-    assert text.titles[0] == "Workers: 3 of 3 alive, slow host: 10.0.0.8, by number"
+    slow = joined_row(number=6, name="cellar", host="10.0.0.8", rate=1e6, rates=(1e6,) * 9)
+    others = [row(rates=(7.3e6,) * 9), joined_row(rates=(7.3e6,) * 9, catalogue=b"")]
+    text = workers_panel([*others, replace(slow, worker=replace(slow.worker, catalogue=b""))], 100)
+    assert text.titles[0] == "Workers: 3 of 3 alive, slow: 10.0.0.8, by number"
     (host,) = [line for line in text.lines if line.key == ("host", "10.0.0.8")]
     assert "slow: " in host.text
     assert host.tone is Tone.WARNING
+
+
+def test_a_slow_worker_is_marked_by_a_word_in_its_row_its_details_and_the_title() -> None:
+    slow = replace(row(number=2, rate=1e6), others_rate=5e6)
+    rows = [row(), slow, row(number=3)]
+    text = workers_panel(rows, 80)
+    assert text.titles[0] == "Workers: 3 of 3 alive, slow: worker 2, by number"
+    assert [line.tone for line in text.lines] == [Tone.GOOD, Tone.WARNING, Tone.GOOD]
+    assert text.lines[1].text.startswith(" ●    2 Alive, slow ")
+    assert worker_details(slow)[:2] == [
+        "Worker 2: Alive, slow",
+        "It serves clients, but it is slow: it sends 977 KiB/s, the others with the same files 4.8 MiB/s (their "
+        "median).",
+    ]
+    assert [line.key for line in workers_panel(rows, 80, "slow").lines] == [2], "the filter finds the word"
+    many = [replace(slow, worker=replace(slow.worker, number=number)) for number in range(1, 9)]
+    assert workers_panel(many, 80).titles[0] == "Workers: 8 of 8 alive, slow: 8 workers, by number"
+
+
+def test_the_last_known_state_does_not_say_that_a_worker_is_slow() -> None:
+    text = workers_panel([row(), replace(row(number=2), others_rate=5e6)], 80, current=False)
+    assert "slow" not in " ".join([*text.titles, *(line.text for line in text.lines)])
+    assert text.lines[1].tone is Tone.MUTED
 
 
 def test_the_slowest_workers_come_first_if_the_operator_wants_that() -> None:
