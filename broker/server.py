@@ -157,7 +157,7 @@ class Broker:
             if now >= self._next_sample:
                 # Sample the rates every second, even if snapshots are published less often.
                 self._next_sample = now + SAMPLE_INTERVAL_S
-                self._event_log.sample(self._snapshot(), time.time())
+                self._event_log.sample(self._snapshot(), time.time(), self._sessions, self._downloads.names)
                 self._restore_folder()
                 if self._access_log is not None and (problem := self._access_log.new_problem()):
                     self._event_log.on_access_log(problem, time.time())
@@ -219,7 +219,7 @@ class Broker:
             context,
             self._listeners.keys,
             self._poll_loop,
-            on_ban=lambda name, place: self._event_log.on_receiver_banned(name, place, time.time()),
+            on_ban=self._on_receiver_banned,
         )
         at_close(self._receivers.close)
         self._folder = make_folder(config.control)
@@ -251,7 +251,9 @@ class Broker:
             self._output,
             console,
             self._poll_loop,
-            toggle=lambda number: self._handle(supervisor_events.ToggleReceived(number, None), time.monotonic()),
+            toggle=lambda number: self._handle(
+                supervisor_events.ToggleReceived(number, None, "an operator at the plain console"), time.monotonic()
+            ),
             shut_down=self._shut_down,
         )
         at_close(self._local_console.close)
@@ -329,6 +331,11 @@ class Broker:
             malformed_messages=self._listeners.malformed_messages,
             rejected_connections=self._listeners.rejected_connections,
         )
+
+    @property
+    def _sessions(self) -> frozenset[int]:
+        """The sessions of the clients that workers serve."""
+        return frozenset().union(*(worker.heartbeat.sessions for worker in self._supervisor.workers.values()))
 
     def _shut_down(self, code: int, cause: str) -> None:
         if self._supervisor.quitting:
@@ -434,6 +441,10 @@ class Broker:
         text = f"at {worker.endpoint.removeprefix('tcp://')}: {reason}" if reason else ""
         self._handle(supervisor_events.ReachTried(number, epoch, text), time.monotonic())
 
+    def _on_receiver_banned(self, name: str, host: str, port: int) -> None:
+        known = name or self._downloads.client_of(host)
+        self._event_log.on_receiver_banned(known, str(Endpoint(host, port)), time.time())
+
     def _on_keys_admitted(self) -> None:
         for worker in self._supervisor.workers.values():
             if worker.key and isinstance(worker.route, Route):
@@ -500,12 +511,12 @@ class Broker:
                 peer.send(Rejected(rid=request.rid, message=message))
             case Toggle(rid=rid, number=number, wanted=wanted):
                 self._toggles.handle(ToggleRequested(peer, rid, number), now)
-                self._handle(supervisor_events.ToggleReceived(number, wanted), now)
+                self._handle(supervisor_events.ToggleReceived(number, wanted, _operator(sender)), now)
             case StatusRequest(rid=rid):
                 # What a client downloads is no concern of other clients.
                 is_operator = sender.role in (Role.OPERATOR, Role.ANYONE)
                 lists = self._downloads.lists(now) if is_operator else ()
-                report = self._event_log.report(rid, self._snapshot(), time.time(), *lists)
+                report = self._event_log.report(rid, self._snapshot(), time.time(), *lists, is_operator=is_operator)
                 peer.send(replace(report, receivers=self._receivers.count))
             case Quit(rid=rid):
                 peer.send(Accepted(rid=rid))
@@ -525,8 +536,10 @@ class Broker:
                     peer.send(Rejected(rid=rid, message=reason))
                     return
                 peer.send(Accepted(rid=rid))
-                if self._snapshot_builder.complaints.is_new(sender.name, request):
-                    self._handle(supervisor_events.ComplaintReceived(number, sender.name), now)
+                # Without keys, clients are told apart by their addresses: they could change their names.
+                name = self._downloads.client_of(sender.key or sender.host) or sender.name
+                if self._snapshot_builder.complaints.is_new(sender.name, request, name):
+                    self._handle(supervisor_events.ComplaintReceived(number, name), now)
                     if is_own:
                         self._shared_files.request_rescan(SuspectSegment(request.id, request.index))
 
@@ -557,6 +570,14 @@ class Broker:
         if self._until_done is not None and not self._supervisor.quitting:
             deadlines.append(self._until_done.next_deadline(now))
         return deadlines
+
+
+def _operator(sender: Sender) -> str:
+    """Returns which operator has sent a request, for people."""
+    if sender.key and sender.name not in (SERVER, sender.host):
+        return f"the operator {sender.name}"
+    # The console of msd serve, too, uses the broker's own key.
+    return f"an operator {'on this machine' if Endpoint(sender.host, 0).is_loopback else f'at {sender.host}'}"
 
 
 def _downloads_text(totals: DownloadTotals) -> str:

@@ -158,9 +158,12 @@ def _events(workers: int, clients: int) -> Iterator[LoggedEvent]:
             texts.append((f"worker {BROKEN} died: {REASON}", BROKEN, True))
             texts += [(f"worker {BROKEN} is restarting", BROKEN, False)] if attempt < 4 else []
         texts += [(f"worker {BROKEN} failed: {REASON}; not restarted until toggled", BROKEN, True)]
-        texts += [("worker 2 fell asleep", 2, False)]
+        texts += [("worker 2 was put to sleep by the operator anna", 2, False)]
     if clients:
-        texts.append((f"{clients} clients connected: now serving {clients}", None, False))
+        names = sorted(_download(number).client for number in range(1, clients + 1))
+        others = f"{names[2]} and {clients - 3} others" if clients > 3 else f"and {names[2]}"
+        text = f"clients {names[0]}, {names[1]}{',' if clients > 3 else ''} {others} connected: now serving {clients}"
+        texts.append((text, None, False))
     for seq, (text, worker, is_failure) in enumerate(texts, 1):
         yield LoggedEvent(
             seq=seq, time=NOW - 20 * (len(texts) - seq) - 5, text=text, worker=worker, is_failure=is_failure

@@ -8,7 +8,7 @@ download. The broker cannot verify what a client reports. Keeps no history: see 
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -106,6 +106,18 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
             self._lists = self.statuses(now), self._requested.latest()
             self._lists_until = now + LISTS_S
         return self._lists
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """The names of the clients, by session."""
+        return {session: d.client for downloads in self._downloads.values() for session, d in downloads.items()}
+
+    def client_of(self, sender: Hashable) -> str:
+        """Returns the name of the client that ``sender`` is; empty if it is not known, or if there are several at the
+        same address.
+        """
+        names = {download.client for download in self._downloads.get(sender, {}).values()}
+        return names.pop() if len(names) == 1 else ""
 
     @property
     def totals(self) -> DownloadTotals:

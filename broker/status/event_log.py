@@ -7,11 +7,16 @@ operators are also kept for status reports. Does not write the log. ``now`` is w
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
+from types import MappingProxyType
 
+from msgspec.structs import replace
+
+from msd.broker.status.client_arrivals import ClientArrivals
 from msd.broker.status.history import newest
 from msd.broker.status.worker_names import worker_label
 from msd.broker.supervision import supervisor_events
+from msd.broker.supervision.supervisor_events import AN_OPERATOR
 from msd.wire.protocol.messages import (
     MAX_RATE,
     TOTAL_RATE_S,
@@ -35,6 +40,7 @@ MAX_RATES, SAMPLE_INTERVAL_S = 30, 1.0
 #: Number of total rates kept, each the mean of ``TOTAL_RATE_S`` seconds: five minutes.
 MAX_TOTAL_RATES = 300 // TOTAL_RATE_S
 SERVER_5 = "server 5"
+NO_NAMES: Mapping[int, str] = MappingProxyType({})
 #: Maximum number of characters of an event, as the protocol allows.
 MAX_TEXT = 1024
 #: A worker that may not join tries again every second. It is recorded again after this many seconds without an attempt.
@@ -55,7 +61,9 @@ class EventLog:
         self._show = show
         #: Newest first.
         self._events: list[LoggedEvent] = []
-        self._clients = 0
+        #: The texts of those among these events that say to operators who did something, for all others; by number.
+        self._public_texts: dict[int, str] = {}
+        self._clients = ClientArrivals()
         self._rates: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_RATES))
         self._total_rates: deque[float] = deque(maxlen=MAX_TOTAL_RATES)
         #: The rates of which the mean is the next total rate.
@@ -80,8 +88,9 @@ class EventLog:
             case supervisor_events.WorkerJoined(number, join, _, host) if host:
                 self._names[number] = join.name
                 self._log("info", self._source(number), f"joined from {host}")
-            case supervisor_events.ToggleReceived(number, wanted):
-                self._log("info", self._source(number), f"wanted state set to {wanted}" if wanted else "toggled")
+            case supervisor_events.ToggleReceived(number, wanted, operator):
+                order = f"wanted state set to {wanted}" if wanted else "toggled"
+                self._log("info", self._source(number), f"{order} by {operator}")
             case supervisor_events.CatalogueReady(edition):
                 self._log("info", SERVER_5, f"catalogue edition {edition} is ready")
             case supervisor_events.QuitReceived():
@@ -100,7 +109,8 @@ class EventLog:
                     # The seconds in which it did not serve are no rates of what it can send.
                     self.forget(number)
                 text, is_failure = _state_text(change)
-                self._record(text, now, worker=number, is_failure=is_failure)
+                public_text, _ = _state_text(replace(change, operator=change.operator and AN_OPERATOR))
+                self._record(text, now, public_text=public_text, worker=number, is_failure=is_failure)
             case supervisor_events.ComplaintCounted(number, complaints, client):
                 text = f"sent a corrupt segment (reported by {client}, {complaints:,} so far)"
                 self._record(text, now, worker=number, is_failure=True)
@@ -118,8 +128,12 @@ class EventLog:
         """Records why the access log cannot be written."""
         self._record(problem, now, is_failure=True)
 
-    def sample(self, status: Status, now: float) -> None:
-        """Records the rates and the number of clients. Call it every ``SAMPLE_INTERVAL_S`` seconds."""
+    def sample(
+        self, status: Status, now: float, sessions: Set[int] = frozenset(), names: Mapping[int, str] = NO_NAMES
+    ) -> None:
+        """Records the rates and the clients: their open ``sessions``, and their ``names`` by session. Call it every
+        ``SAMPLE_INTERVAL_S`` seconds.
+        """
         for worker in status.workers:
             self._rates[worker.number].append(worker.rate)
             self._sample_trouble(worker, now)
@@ -128,12 +142,8 @@ class EventLog:
             # Workers that have joined say themselves what they have sent: the sum must still fit into a message.
             self._total_rates.append(min(sum(self._latest_totals) / len(self._latest_totals), MAX_RATE))
             self._latest_totals.clear()
-        if gained := status.clients - self._clients:
-            clients = "client" if abs(gained) == 1 else f"{abs(gained):,} clients"
-            self._record(
-                f"{clients} {'connected' if gained > 0 else 'disconnected'}: now serving {status.clients:,}", now
-            )
-        self._clients = status.clients
+        for event in self._clients.sample(sessions, names, status.clients):
+            self._record(event.text, now, public_text=event.public_text)
 
     def _sample_trouble(self, worker: WorkerStatus, now: float) -> None:
         """Records that a worker that is awake begins or ceases to have files that it cannot read."""
@@ -162,7 +172,7 @@ class EventLog:
                 self._record(text, now, is_failure=True)
 
     def on_receiver_banned(self, name: str, place: str, now: float) -> None:
-        """Records that a receiver is not named to others any more: ``name`` is that of its key, empty without keys."""
+        """Records that a receiver is not named to others any more. ``name`` is empty if it is not known."""
         receiver = f"receiver {presentable(name)} at {place}" if name else f"the receiver at {place}"
         self._record(
             f"{receiver} has sent wrong data to others: it is not named to them any more", now, is_failure=True
@@ -175,27 +185,34 @@ class EventLog:
         now: float,
         downloads: list[DownloadStatus] | None = None,
         requested: list[RequestedSelection] | None = None,
+        *,
+        is_operator: bool = True,
     ) -> StatusReport:
-        """The reply to a status request."""
+        """The reply to a status request. Only for operators, events say who did something."""
         return StatusReport(
             rid=rid,
             status=status,
             time=now,
-            events=self._events,
+            events=self._events if is_operator else [*map(self._as_public, self._events)],
             rates=[[*self._rates[worker.number]] for worker in status.workers],
             total_rates=[*self._total_rates],
             downloads=downloads or [],
             requested=requested or [],
         )
 
-    def _record(self, text: str, now: float, *, worker: int | None = None, is_failure: bool = False) -> None:
+    def _record(
+        self, text: str, now: float, *, public_text: str = "", worker: int | None = None, is_failure: bool = False
+    ) -> None:
+        """Records an event. ``public_text`` is what others than operators may know; empty if that is all of it."""
         if self._is_quitting:
             return  # Workers that exit during a shutdown did not fail.
         source = SERVER_5 if worker is None else self._source(worker)
         self._log("warning" if is_failure else "info", source, text)
-        text = text if worker is None else f"{source} {text}"
-        self._show(text, is_failure)
-        self._keep(text, now, worker=worker, is_failure=is_failure)
+        subject = "" if worker is None else f"{source} "
+        self._show(f"{subject}{text}", is_failure)
+        self._keep(f"{subject}{text}", now, worker=worker, is_failure=is_failure)
+        if public_text not in ("", text):
+            self._public_texts[self._events[0].seq] = f"{subject}{public_text}"
 
     def _source(self, number: int) -> str:
         return f"worker {worker_label(number, self._names.get(number, ''))}"
@@ -204,6 +221,12 @@ class EventLog:
         seq = self._events[0].seq + 1 if self._events else 1
         event = LoggedEvent(seq=seq, time=now, text=text, is_failure=is_failure, worker=worker)
         self._events = newest([event, *self._events], MAX_EVENTS)
+        kept = {each.seq for each in self._events}
+        self._public_texts = {number: text for number, text in self._public_texts.items() if number in kept}
+
+    def _as_public(self, event: LoggedEvent) -> LoggedEvent:
+        text = self._public_texts.get(event.seq)
+        return event if text is None else replace(event, text=text)
 
 
 def _state_text(change: supervisor_events.StateChanged) -> tuple[str, bool]:
@@ -211,15 +234,21 @@ def _state_text(change: supervisor_events.StateChanged) -> tuple[str, bool]:
     reason = f": {change.reason}" if change.reason else ""
     match change.after:
         case WorkerState.AWAKE if change.before is WorkerState.ASLEEP:
-            return "woke up", False
+            return f"was woken up by {change.operator}" if change.operator else "woke up", False
         case WorkerState.AWAKE if change.before is WorkerState.UNREACHABLE:
             return "can be reached", False
         case WorkerState.AWAKE if change.before in (WorkerState.SILENT, WorkerState.LOST):
             return "answers again", False
         case WorkerState.AWAKE:
             return "is alive", False
-        case WorkerState.ASLEEP:
+        case WorkerState.ASLEEP if not change.operator:
             return "fell asleep", False
+        case WorkerState.ASLEEP if change.before is WorkerState.AWAKE:
+            return f"was put to sleep by {change.operator}", False
+        case WorkerState.ASLEEP:
+            return f"is asleep: put to sleep by {change.operator}", False
+        case WorkerState.STARTING if change.operator:
+            return f"is restarting, ordered by {change.operator}", False
         case WorkerState.STARTING:
             has_process = change.before in (WorkerState.DEAD, WorkerState.FAILED)
             return "is restarting" if has_process else "has joined again", False

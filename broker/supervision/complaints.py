@@ -33,18 +33,21 @@ class Complaints:
     """The complaints of all clients. A client is identified by the name of its key or, without keys, by its address."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, int, bytes, int], None] = OrderedDict()
+        #: The name of the client of each complaint.
+        self._known: OrderedDict[tuple[str, int, bytes, int], str] = OrderedDict()
         self._clients: dict[int, Counter[str]] = defaultdict(Counter)
 
-    def is_new(self, client: str, complaint: Complaint) -> bool:
-        """Records a complaint. Returns False if this client has already complained about this segment and worker."""
+    def is_new(self, client: str, complaint: Complaint, name: str = "") -> bool:
+        """Records a complaint. Returns False if this client has already complained about this segment and worker.
+        ``name`` is what operators call the client, if that is something else.
+        """
         key = (client, complaint.number, complaint.id, complaint.index)
         if key in self._known:
             return False
-        self._known[key] = None
-        self._clients[complaint.number][client] += 1
+        self._known[key] = name or client
+        self._clients[complaint.number][name or client] += 1
         if len(self._known) > MAX_REMEMBERED:
-            (forgotten, number, *_), _ = self._known.popitem(last=False)
+            (_, number, *_), forgotten = self._known.popitem(last=False)
             self._clients[number][forgotten] -= 1
             if not self._clients[number][forgotten]:
                 del self._clients[number][forgotten]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from msd.broker.supervision.supervisor_events import (
+    AN_OPERATOR,
     BACKOFF_PASSED,
     HEARTBEATS_MISSED,
     LEFT,
@@ -177,8 +178,8 @@ class Supervisor(Core[Event, Action]):
             case KeyRevoked(number):
                 self._lose(self.workers[number], REVOKED, KeyRevoked)
                 return []
-            case ToggleReceived(number, wanted):
-                return self._on_toggle(self.workers[number], wanted)
+            case ToggleReceived(number, wanted, operator):
+                return self._on_toggle(self.workers[number], wanted, operator)
             case ComplaintReceived(number, client):
                 worker = self.workers[number]
                 worker.complaints += 1
@@ -304,14 +305,14 @@ class Supervisor(Core[Event, Action]):
             worker.reason = reason
             self._change_state(worker, WorkerState.LOST, cause)
 
-    def _on_toggle(self, worker: WorkerRecord, wanted: WantedState | None) -> list[Action]:
+    def _on_toggle(self, worker: WorkerRecord, wanted: WantedState | None, operator: str) -> list[Action]:
         if self.quitting:
             return []
         if wanted is None:
             # Toggling a worker that is dead or failed restarts it. One that is lost is to be awake when it returns.
             sleep = worker.wanted is WantedState.AWAKE and not worker.is_down
             wanted = WantedState.ASLEEP if sleep else WantedState.AWAKE
-        worker.wanted = wanted
+        worker.wanted, worker.operator = wanted, operator
         process = worker.process
         if process is None or process.pid:
             return [] if worker.is_down else [self._order(worker)]
@@ -397,8 +398,18 @@ class Supervisor(Core[Event, Action]):
         """The only place that changes a worker's state."""
         if state is not worker.state:
             assert cause in TRANSITIONS.get((worker.state, state), ()), (worker, state, cause)
-            self._changes.append(StateChanged(worker.number, worker.state, state, worker.reason))
+            operator = self._who_ordered(worker, state, cause)
+            self._changes.append(StateChanged(worker.number, worker.state, state, worker.reason, operator))
             worker.state = state
+
+    @staticmethod
+    def _who_ordered(worker: WorkerRecord, state: WorkerState, cause: type[Event] | str) -> str:
+        """Returns which operator has ordered a change to ``state``; empty if none has."""
+        if state is WorkerState.ASLEEP:
+            # A worker that has joined may bring the order, and then it is not known who gave it.
+            return (worker.operator or AN_OPERATOR) if worker.wanted is WantedState.ASLEEP else ""
+        is_ordered = (worker.state, state) == (WorkerState.ASLEEP, WorkerState.AWAKE) or cause is ToggleReceived
+        return worker.operator if is_ordered else ""
 
     def _order(self, worker: WorkerRecord) -> SendOrder:
         # A worker that the broker did not start indexes its own files: it stays with its edition.

@@ -12,6 +12,8 @@ from msd.wire.protocol.messages import Heartbeat, Join
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 
+#: An operator of whom nothing else is known.
+AN_OPERATOR = "an operator"
 #: Why a worker is lost whose heartbeats are not missing.
 LEFT, REVOKED = "it has left", "its key was revoked or has expired"
 
@@ -75,10 +77,13 @@ class HeartbeatReceived(Struct, frozen=True):
 
 
 class ToggleReceived(Struct, frozen=True):
-    """An operator's order. ``wanted`` is the new wanted state; None toggles the current one."""
+    """An order. ``wanted`` is the new wanted state; None toggles the current one. ``operator`` says for people which
+    operator has given it.
+    """
 
     number: int
     wanted: WantedState | None
+    operator: str = AN_OPERATOR
 
 
 class ComplaintReceived(Struct, frozen=True):
@@ -202,12 +207,15 @@ class Forget(Struct, frozen=True):
 
 
 class StateChanged(Struct, frozen=True):
-    """A worker's state has changed. ``reason`` says why it is dead, failed, lost or unreachable."""
+    """A worker's state has changed. ``reason`` says why it is dead, failed, lost or unreachable. ``operator`` says
+    which operator has ordered this change; empty if none has.
+    """
 
     number: int
     before: WorkerState
     after: WorkerState
     reason: str
+    operator: str = ""
 
 
 class ComplaintCounted(Struct, frozen=True):

@@ -26,8 +26,8 @@ from msd.wire.support.core import TimePassed
 
 class Receivers:
     """The receivers that announce themselves. ``keys`` is the broker's pair, None without keys. ``on_ban`` is called
-    with the name of the key of each receiver that is not named to others any more, which may be empty, and its address.
-    Call ``close()``.
+    with the name of the key of each receiver that is not named to others any more, which may be empty, its host and its
+    port. Call ``close()``.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Receivers:
         context: zmq.Context[zmq.Socket[bytes]],
         keys: KeyPair | None,
         poll_loop: PollLoop,
-        on_ban: Callable[[str, str], None],
+        on_ban: Callable[[str, str, int], None],
     ) -> None:
         self._tracker = Tracker(random.SystemRandom().randrange)
         self._poll_loop = poll_loop
@@ -75,7 +75,7 @@ class Receivers:
                 case Answer():
                     answers.append(action)
                 case Banned(holder, owner):
-                    self._on_ban(owner.key, str(Endpoint(owner.host, Endpoint.parse(holder.endpoint).port)))
+                    self._on_ban(owner.key, owner.host, Endpoint.parse(holder.endpoint).port)
                 case Probe(plan, holder, seconds):
                     # A holder on this machine is told without its host.
                     endpoint = Endpoint.parse(holder.endpoint).replace_wildcard(LOOPBACK)

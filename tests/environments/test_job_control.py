@@ -134,7 +134,7 @@ def test_a_console_leaves_the_terminal_to_the_shell_until_fg(
         shell.expect(ENTERED, after)
         shell.expect("4 of 4 alive", after)
     after = shell.press("1")
-    shell.expect("worker 1 fell asleep", after)
+    shell.expect("worker 1 was put to sleep", after)
     after = shell.press("\x1a")
     shell.expect("Stopped", after)
     shell.enter("bg")
@@ -154,6 +154,6 @@ def test_a_console_that_no_shell_could_continue_is_not_stopped(
     after = terminal.press("\x1a")
     terminal.expect(ENTERED, after)
     after = terminal.press("1")
-    terminal.expect("worker 1 fell asleep", after)
+    terminal.expect("worker 1 was put to sleep", after)
     terminal.press("q")
     assert terminal.wait() == 0

@@ -54,10 +54,10 @@ def states(ports: Ports) -> list[str]:
 def test_serve_on_a_terminal_shows_a_console_that_toggles_and_quits(serving: tuple[Terminal, Ports]) -> None:
     terminal, ports = serving
     before = terminal.press("2")
-    terminal.expect("worker 2 fell asleep", before)
+    terminal.expect("worker 2 was put to sleep", before)
     assert states(ports) == ["awake", "asleep", "awake", "awake"]
     before = terminal.press("\x1b[Bt")  # down and t: toggles worker 2 again
-    terminal.expect("worker 2 woke up", before)
+    terminal.expect("worker 2 was woken up", before)
     command = f"msd download -a 127.0.0.1 -p {' '.join(map(str, ports))}"
     before = terminal.press("y")  # to the clipboard, by OSC 52
     terminal.expect(f"\x1b]52;c;{b64encode(command.encode()).decode()}", before)
@@ -118,7 +118,7 @@ def test_msd_console_toggles_and_does_not_end_the_servers(
     terminal = on_terminal("console", *system.server_flags)
     terminal.expect(READY)
     before = terminal.press("1")
-    terminal.expect("worker 1 fell asleep", before)
+    terminal.expect("worker 1 was put to sleep", before)
     before = len(terminal.text)
     system.kill(2)
     terminal.expect("worker 2 died: killed by SIGKILL", before)
@@ -172,7 +172,7 @@ def test_with_keys_the_console_uses_the_servers_own_key_as_operator(
     terminal = on_terminal("serve", "-c", str(config), "-f", str(source(MIB)), "-p", *map(str, ports))
     terminal.expect(READY)
     before = terminal.press("4")
-    terminal.expect("worker 4 fell asleep", before)
+    terminal.expect("worker 4 was put to sleep", before)
     assert pair.public.hex() in terminal.text
     assert pair.secret.hex() not in terminal.text
     terminal.press("q")

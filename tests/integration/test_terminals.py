@@ -185,7 +185,7 @@ def test_a_console_follows_the_size_of_the_terminal(serve: Serve, source: Source
         terminal.resize(width, height)
         terminal.wait_until(f"{height} lines", partial(is_drawn, terminal, before, height))
     before = terminal.press("1")
-    terminal.expect("worker 1 fell asleep", before)
+    terminal.expect("worker 1 was put to sleep", before)
     terminal.press("q")
     assert terminal.wait() == 0
     assert terminal.current_settings == terminal.settings
@@ -258,7 +258,7 @@ def test_the_status_as_json_contains_the_events(serve: Serve, source: Source) ->
     system.put_to_sleep(2)
     status = json.loads(run_msd("status", "--json", *system.server_flags).stdout)
     newest = status["events"][0]
-    assert (newest["text"], newest["bad"]) == ("worker 2 fell asleep", False)
+    assert (newest["text"], newest["bad"]) == ("worker 2 was put to sleep by an operator on this machine", False)
     assert abs(newest["time"] - time.time()) < 3600
 
 
@@ -293,14 +293,14 @@ def test_verbose_logs_one_event_per_line_with_time_level_and_source(
         wait_for("the death of worker 2", lambda: "worker 2 died: killed by SIGKILL" in system.err.text)
         assert client.wait() == 0
     run_msd("toggle", "3", *system.server_flags)
-    wait_for("worker 3 asleep", lambda: "worker 3 fell asleep" in system.err.text)
-    wait_for("the client to appear in the log", lambda: "client connected: now serving 1" in system.err.text)
+    wait_for("worker 3 asleep", lambda: "worker 3 was put to sleep by an operator on this machine" in system.err.text)
+    wait_for("the client to appear in the log", lambda: "client 127.0.0.1 connected: now serving" in system.err.text)
     for log in (system.err.text, client.err.text):
         assert all(line.fullmatch(entry) for entry in log.splitlines()), log
         times = [entry.split()[0] for entry in log.splitlines()]
         assert all(earlier <= later for earlier, later in pairwise(times))
     assert re.search(r" warning worker 2 lost", client.err.text)
-    assert re.search(r" info    worker 3 toggled\n", system.err.text)
+    assert re.search(r" info    worker 3 toggled by an operator on this machine\n", system.err.text)
     assert [line for _, line in system.out.lines if line.startswith("ready: 4 workers share 1 file; msd download")]
 
 

@@ -104,6 +104,7 @@ THIRD_PARTY_OF_MODULE = {
 PURE = (
     "broker/operator/colours.py",
     "broker/operator/worker_selection.py",
+    "broker/status/client_arrivals.py",
     "broker/status/downloads.py",
     "broker/status/event_log.py",
     "broker/status/history.py",

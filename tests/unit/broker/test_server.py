@@ -552,6 +552,56 @@ def test_only_operators_see_what_the_clients_download(harness: Harness) -> None:
         assert [download.client for download in report.downloads] == clients
 
 
+def texts(harness: Harness, sender: Sender = OPERATOR) -> list[str]:
+    """The events that the sender sees, newest first."""
+    (report,) = harness.receive(StatusRequest(rid=1), sender=sender)
+    assert isinstance(report, StatusReport)
+    return [event.text for event in report.events]
+
+
+@pytest.mark.parametrize(
+    ("sender", "operator"),
+    [
+        (Sender(Role.OPERATOR, b"k" * 32, "anna", "192.0.2.7"), "the operator anna"),
+        (Sender(Role.OPERATOR, b"s" * 32, SERVER, "127.0.0.1"), "an operator on this machine"),
+        (Sender(Role.ANYONE, b"", "192.0.2.7", "192.0.2.7"), "an operator at 192.0.2.7"),
+        (Sender(Role.ANYONE, b"", "::1", "::1"), "an operator on this machine"),
+    ],
+)
+def test_operators_see_who_has_put_a_worker_to_sleep(harness: Harness, sender: Sender, operator: str) -> None:
+    harness.start()
+    harness.receive(Toggle(rid=5, number=2), sender=sender)
+    harness.heartbeat(2, ReportedState.ASLEEP)
+    assert texts(harness)[0] == f"worker 2 was put to sleep by {operator}"
+    assert texts(harness, CLIENT)[0] == "worker 2 was put to sleep by an operator"
+
+
+def test_operators_see_the_names_of_clients_that_connect_and_complain(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_files, "read_segment_counts", lambda edition: {bytes(32): 4})
+    harness.start()
+    harness.heartbeat(1, sessions=[5])
+    client = Sender(Role.CLIENT, b"", "192.0.2.7", "192.0.2.7")
+    message = DownloadProgress(
+        session=5, state=DownloadState.DOWNLOADING, selection="film.mkv", bytes=1, total=2, name="eve@pc"
+    )
+    harness.receive(message, sender=client)
+
+    def end(_: object) -> float:
+        harness.broker._exit_code, harness.broker._is_stopped = 0, True
+        return 0.0
+
+    monkeypatch.setattr(harness.broker._poll_loop, "wait", end)
+    harness.broker.run()
+    assert texts(harness)[0] == "client eve@pc connected: now serving 1"
+    harness.receive(Complaint(rid=5, number=2, id=bytes(32), index=0), sender=client)
+    assert texts(harness)[0] == "worker 2 sent a corrupt segment (reported by eve@pc, 1 so far)"
+    assert harness.status.workers[1].complainants == ["eve@pc"]
+    harness.broker._on_receiver_banned("", "192.0.2.7", 24018)
+    assert texts(harness)[0].startswith("receiver eve@pc at 192.0.2.7:24018 has sent wrong data")
+
+
 @pytest.mark.parametrize("request_", [Toggle(rid=5, number=3), Complaint(rid=5, number=3, id=bytes(32), index=0)])
 def test_a_request_about_an_unknown_worker_is_rejected(harness: Harness, request_: ControlRequest) -> None:
     message = "no worker 3: the workers are 1, 2"

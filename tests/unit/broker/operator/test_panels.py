@@ -37,7 +37,7 @@ def test_a_worker_is_described_with_its_events() -> None:
     text = details(WorkersView(), known(), BROKEN)
     assert text.startswith(f"Worker {BROKEN}: Failed: {REASON} It does not serve")
     assert text.count(" ! worker 3 ") == 3, "with the others, five events"
-    assert "worker 2 fell asleep" not in text
+    assert "worker 2 was put to sleep" not in text
 
 
 def test_a_host_is_described_and_is_no_worker() -> None:
@@ -52,7 +52,9 @@ def test_clients_files_and_events_are_described() -> None:
     assert details(ClientsView(), what, 3).startswith("Client anna@laptop-3 at 198.51.100.3")
     assert "1 client at 19.0 MiB/s: ben@attic-1" in details(FilesView(), what, "photos/")
     event = what.history.events[1]
-    assert details(EventsView(), what, (event.seq, event.time, event.text)).endswith("worker 2 fell asleep")
+    assert details(EventsView(), what, (event.seq, event.time, event.text)).endswith(
+        "worker 2 was put to sleep by the operator anna"
+    )
 
 
 def test_without_a_row_there_are_no_details() -> None:

@@ -106,6 +106,17 @@ def test_a_client_has_the_name_of_its_key_else_its_own_else_its_address() -> Non
     assert [status.client for status in broker.statuses] == ["laptop", "eve@pc", "192.0.2.7"]
 
 
+def test_a_client_is_found_by_its_session_and_by_its_key_or_address() -> None:
+    broker = Broker()
+    broker.handle(received(progress(1), b"a", "laptop"))
+    broker.handle(received(progress(2, name="eve@pc"), "192.0.2.7"))
+    assert broker.downloads.names == {1: "laptop", 2: "eve@pc"}
+    assert [broker.downloads.client_of(sender) for sender in (b"a", "192.0.2.7", b"b")] == ["laptop", "eve@pc", ""]
+    broker.handle(received(progress(3, name="bob@pc"), "192.0.2.7"))
+    assert broker.downloads.client_of("192.0.2.7") == "", "one of two"
+    broker.downloads.check_invariants()
+
+
 def test_a_client_cannot_report_for_the_download_of_another_client() -> None:
     broker = Broker()
     broker.handle(received(progress(bytes=5), b"a", "laptop"))

@@ -39,8 +39,11 @@ def event_log(lines: list[Line]) -> EventLog:
     ("event", "line"),
     [
         (supervisor_events.Spawned(2, 4711), ("info", "worker 2", "started (pid 4711)")),
-        (supervisor_events.ToggleReceived(3, None), ("info", "worker 3", "toggled")),
-        (supervisor_events.ToggleReceived(3, WantedState.ASLEEP), ("info", "worker 3", "wanted state set to asleep")),
+        (supervisor_events.ToggleReceived(3, None, "anna"), ("info", "worker 3", "toggled by anna")),
+        (
+            supervisor_events.ToggleReceived(3, WantedState.ASLEEP),
+            ("info", "worker 3", "wanted state set to asleep by an operator"),
+        ),
         (supervisor_events.CatalogueReady(7), ("info", "server 5", "catalogue edition 7 is ready")),
         (supervisor_events.QuitReceived(), ("info", "server 5", "shutting down")),
         (Stalled(2.5), ("warning", "server 5", "event loop stalled for 2.5 s")),
@@ -99,6 +102,31 @@ def test_a_new_state_is_logged_and_reported_with_its_time(
     assert lines == [("warning" if is_failure else "info", "worker 1", text)]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        (WorkerState.AWAKE, WorkerState.ASLEEP, "was put to sleep by {}"),
+        (WorkerState.STARTING, WorkerState.ASLEEP, "is asleep: put to sleep by {}"),
+        (WorkerState.SILENT, WorkerState.ASLEEP, "is asleep: put to sleep by {}"),
+        (WorkerState.ASLEEP, WorkerState.AWAKE, "was woken up by {}"),
+        (WorkerState.FAILED, WorkerState.STARTING, "is restarting, ordered by {}"),
+    ],
+)
+def test_an_ordered_change_names_the_operator_and_only_to_operators(
+    event_log: EventLog, lines: list[Line], before: WorkerState, after: WorkerState, text: str
+) -> None:
+    event_log.on_catalogue(1, NOW, is_first=True)
+    event_log.on_change(StateChanged(1, before, after, "", "the operator anna"), NOW)
+    own, public = (event_log.report(1, snapshot(), NOW, is_operator=is_operator) for is_operator in (True, False))
+    assert own.events[0].text == f"worker 1 {text.format('the operator anna')}"
+    assert public.events[0].text == f"worker 1 {text.format('an operator')}"
+    assert own.events[1:] == public.events[1:]
+    assert lines[1] == ("info", "worker 1", text.format("the operator anna"))
+    for _ in range(MAX_EVENTS):
+        event_log.on_catalogue(2, NOW, is_first=False)
+    assert not event_log._public_texts
+
+
 def test_a_worker_that_has_joined_is_called_by_number_and_name(event_log: EventLog, lines: list[Line]) -> None:
     event_log.on_event(joined(5, 0, name="attic", host="10.0.0.7"))
     event_log.on_change(StateChanged(5, WorkerState.STARTING, WorkerState.AWAKE, ""), NOW)
@@ -110,7 +138,7 @@ def test_a_worker_that_has_joined_is_called_by_number_and_name(event_log: EventL
     assert lines == [
         ("info", "worker 5 (attic)", "joined from 10.0.0.7"),
         ("info", "worker 5 (attic)", "is alive"),
-        ("info", "worker 5 (attic)", "toggled"),
+        ("info", "worker 5 (attic)", "toggled by an operator"),
         ("info", "worker 5 (cellar)", "joined from 10.0.0.8"),
         ("warning", "worker 5 (cellar)", "sent a corrupt segment (reported by alice, 1 so far)"),
         ("info", "worker 2", "started (pid 4711)"),
@@ -155,6 +183,15 @@ def test_clients_connecting_and_disconnecting_are_events(event_log: EventLog, li
         "2 clients connected: now serving 3",
         "client disconnected: now serving 2",
     ]
+
+
+def test_only_operators_are_told_which_clients_connect(event_log: EventLog, lines: list[Line]) -> None:
+    event_log.sample(snapshot(clients=1), NOW, frozenset({7}), {7: "anna@laptop"})
+    text, public = "client anna@laptop connected: now serving 1", "client connected: now serving 1"
+    assert lines == [("info", "server 5", text)]
+    for is_operator, expected in ((True, text), (False, public)):
+        (event,) = event_log.report(1, snapshot(), NOW, is_operator=is_operator).events
+        assert event.text == expected
 
 
 def test_a_report_contains_the_newest_events_with_their_numbers(event_log: EventLog) -> None:

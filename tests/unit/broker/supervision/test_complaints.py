@@ -46,6 +46,16 @@ def test_the_clients_with_the_most_complaints_are_named() -> None:
     assert complaints.clients(1) == []
 
 
+def test_a_client_is_called_as_operators_call_it_but_told_apart_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 1)
+    complaints = Complaints()
+    assert complaints.is_new("192.0.2.7", COMPLAINT, "anna@laptop")
+    assert complaints.clients(2) == ["anna@laptop"]
+    assert not complaints.is_new("192.0.2.7", COMPLAINT, "another name")
+    assert complaints.is_new("192.0.2.8", COMPLAINT)
+    assert complaints.clients(2) == ["192.0.2.8"]
+
+
 def test_the_oldest_complaints_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_REMEMBERED", 2)
     complaints = Complaints()

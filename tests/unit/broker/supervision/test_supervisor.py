@@ -32,6 +32,7 @@ from msd.broker.supervision.supervisor import (
     Supervisor,
 )
 from msd.broker.supervision.supervisor_events import (
+    AN_OPERATOR,
     LEFT,
     REVOKED,
     TRANSITIONS,
@@ -1062,6 +1063,38 @@ def test_each_change_of_state_is_reported_with_its_reason() -> None:
         StateChanged(1, WorkerState.STARTING, WorkerState.ASLEEP, ""),
         StateChanged(1, WorkerState.ASLEEP, WorkerState.SILENT, ""),
     ]
+
+
+def test_a_change_that_an_operator_has_ordered_names_the_operator() -> None:
+    """Anna puts the worker to sleep, its process is restarted in its sleep, and Ben wakes it up."""
+    scenario = awake()
+    scenario.handle(ToggleReceived(1, None, "anna"))
+    scenario.heartbeat(ReportedState.ASLEEP)
+    scenario.crash()
+    scenario.heartbeat(ReportedState.ASLEEP)
+    scenario.handle(ToggleReceived(1, WantedState.AWAKE, "ben"))
+    scenario.heartbeat()
+    scenario.exit()
+    scenario.handle(ToggleReceived(1, None, "carla"))
+    assert [(change.after, change.operator) for change in scenario.changes[1:]] == [
+        (WorkerState.ASLEEP, "anna"),
+        (WorkerState.DEAD, ""),
+        (WorkerState.STARTING, ""),
+        (WorkerState.ASLEEP, "anna"),
+        (WorkerState.AWAKE, "ben"),
+        (WorkerState.DEAD, ""),
+        (WorkerState.STARTING, "carla"),
+    ]
+
+
+def test_a_worker_that_brings_the_order_to_sleep_does_not_say_who_gave_it() -> None:
+    scenario = awake()
+    scenario.supervisor.workers[1].wanted = WantedState.ASLEEP
+    scenario.heartbeat(ReportedState.ASLEEP)
+    scenario.supervisor.workers[1].wanted = WantedState.AWAKE
+    scenario.heartbeat()
+    scenario.heartbeat(ReportedState.ASLEEP)
+    assert [change.operator for change in scenario.changes[1:]] == [AN_OPERATOR, "", ""], "the last one was no order"
 
 
 def test_a_worker_that_cannot_be_started_is_reported_as_restarting_and_then_as_dead() -> None:
