@@ -31,7 +31,7 @@ VARYING = (
     (r"\b\d+ clients? served", "CLIENTS"),
     (r"process \d+", "process NUMBER"),
     (r"[\d,]+ bytes sent", "SENT"),
-    (r"^\d\d:\d\d:\d\d   (?:[\d,]+ )?clients? (connected|disconnected): .*\n", ""),
+    (r"^\d\d:\d\d:\d\d   (?:[\d,]+ )?clients? (.* )?(connected|disconnected): .*\n", ""),
     (r"^\d\d:\d\d:\d\d   (worker )\d( is alive)", r"TIME \1N\2"),
     (r"^\d\d:\d\d:\d\d   (server 5 reports )\d", r"TIME \1N"),
     (r"^\d\d:\d\d:\d\d   ", "TIME "),
