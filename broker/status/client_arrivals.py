@@ -51,13 +51,15 @@ class ClientArrivals:
             del self._known[session]
         unlisted = max(0, clients - len(sessions))
         more, self._unlisted = unlisted - self._unlisted, unlisted
-        came = _event([*arrived.values(), *[""] * more], "connected", clients)
-        left = _event([*departed.values(), *[""] * -more], "disconnected", clients)
-        return [event for event in (came, left) if event is not None]
+        came, left = [*arrived.values(), *[""] * more], [*departed.values(), *[""] * -more]
+        # The clients of which no event says yet that they are being served do not count.
+        serving = max(0, clients - len(self._new))
+        events = _event(came, "connected", serving + len(left)), _event(left, "disconnected", serving)
+        return [event for event in events if event is not None]
 
 
 def _event(names: Sequence[str], verb: str, clients: int) -> ClientEvent | None:
-    """Returns the event of clients with these ``names``; None if there are none."""
+    """Returns the event of clients with these ``names``, after which ``clients`` are served; None without names."""
     if not names:
         return None
     end = f"{verb}: now serving {clients:,}"

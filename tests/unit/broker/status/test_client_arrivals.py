@@ -55,7 +55,8 @@ def test_the_name_of_a_new_client_is_awaited_for_a_moment() -> None:
     assert clients.sample(1) == ["client anna@laptop connected: now serving 1"]
     for sample in range(NAMING_SAMPLES):
         assert clients.sample(1, 9) == [], sample
-    assert clients.sample(1, 9) == ["client connected: now serving 2"]
+    assert clients.sample(1, 2, 9) == ["clients ben@attic and 1 other connected: now serving 3"]
+    assert clients.sample(1, 9) == ["client ben@attic disconnected: now serving 2"]
     assert clients.sample(1, 9, names={**NAMES, 9: "late"}) == []
     assert clients.sample(1, names={**NAMES, 9: "late"}) == ["client late disconnected: now serving 1"]
 
@@ -63,10 +64,10 @@ def test_the_name_of_a_new_client_is_awaited_for_a_moment() -> None:
 def test_a_client_that_has_gone_before_it_was_named_is_two_events() -> None:
     clients = Clients()
     assert clients.sample(9) == []
-    assert clients.sample() == ["client connected: now serving 0", "client disconnected: now serving 0"]
+    assert clients.sample() == ["client connected: now serving 1", "client disconnected: now serving 0"]
     clients.sample(1, names={})
     assert clients.sample() == [
-        "client anna@laptop connected: now serving 0",
+        "client anna@laptop connected: now serving 1",
         "client anna@laptop disconnected: now serving 0",
     ]
 
@@ -75,6 +76,17 @@ def test_a_client_keeps_its_name_when_its_download_is_forgotten() -> None:
     clients = Clients()
     clients.sample(1)
     assert clients.sample(names={}) == ["client anna@laptop disconnected: now serving 0"]
+
+
+def test_the_number_of_clients_is_that_of_the_events() -> None:
+    """Two clients have connected, and one of them has not reported its name yet."""
+    clients = Clients()
+    assert clients.sample(1, 2, names={1: "anna@laptop"}) == ["client anna@laptop connected: now serving 1"]
+    assert clients.sample(1, 2) == ["client ben@attic connected: now serving 2"]
+    assert clients.sample(2, 3) == [
+        "client office connected: now serving 3",
+        "client anna@laptop disconnected: now serving 2",
+    ]
 
 
 def test_clients_that_no_worker_lists_are_counted() -> None:
