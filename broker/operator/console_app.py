@@ -180,7 +180,7 @@ class ConsoleApp(App[int]):
 
     def action_show_details(self) -> None:
         if paragraphs := self._focused_view.details(self._known):
-            self.push_screen(Details(paragraphs, self.size.width))
+            self.push_screen(Details(paragraphs, *self.size))
 
     def action_filter(self) -> None:
         self._filter_line.open(self._focused_view.panel, self._focused_view.words)

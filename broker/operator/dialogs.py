@@ -17,13 +17,16 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from msd.broker.operator import colours
+from msd.broker.views.columns import wrap
 from msd.broker.views.overview import wrap_command
 from msd.broker.views.status_table import SuggestedCommand
 from msd.wire.config.invitations import Invitation
 
 CLOSE = "Press any key to close."
-#: Columns that the box of a dialog takes.
-BOX_COLUMNS = 6
+#: Columns and lines that the box of a dialog takes.
+BOX_COLUMNS, BOX_LINES = 6, 4
+#: Maximum number of columns of details.
+MAX_COLUMNS = 100
 
 HELP = """\
 Tab, mouse     focus the next panel; a focused panel has a thick frame
@@ -114,10 +117,19 @@ class Help(_Text):
 
 
 class Details(_Text):
-    """Shows everything known about a row, one paragraph an entry, on a screen of ``width`` columns."""
+    """Shows everything known about a row, one paragraph an entry, on a screen of ``width`` columns and ``height``
+    lines. If the screen is too low, the blank lines between the paragraphs are left out, and then the last paragraphs.
+    """
 
-    def __init__(self, paragraphs: Sequence[str], width: int) -> None:
-        super().__init__(_wrapped([*paragraphs, CLOSE], min(width, 100)))
+    def __init__(self, paragraphs: Sequence[str], width: int, height: int) -> None:
+        width, height = min(width, MAX_COLUMNS), height - BOX_LINES
+        text = _wrapped([*paragraphs, CLOSE], width)
+        if text.count("\n") >= height:
+            lines = [wrap(paragraph, width - BOX_COLUMNS) for paragraph in paragraphs]
+            while len(lines) > 1 and sum(map(len, lines)) >= height:
+                lines.pop()
+            text = "\n".join([*(line for paragraph in lines for line in paragraph), CLOSE])
+        super().__init__(text)
 
 
 class LinkShown(_Text):

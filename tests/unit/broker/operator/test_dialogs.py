@@ -99,8 +99,19 @@ def test_what_must_be_known_about_a_command_is_below_it() -> None:
     assert lines.index("NAME stands for a file.") == lines.index("msd download NAME") + 2
 
 
+@pytest.mark.parametrize("events", [1, 5, 9, 30])
+def test_the_end_of_long_details_is_not_cut_off(events: int) -> None:
+    reason = "exited with code 1: cannot read /srv/films: Permission denied"
+    paragraphs = [f"Worker 3: Failed: {reason}", *(f"{number} ! worker 3 died: {reason}" for number in range(events))]
+    app = answer(Details(paragraphs, 80, 24), "x")
+    lines = [line.strip(" │") for line in app.text.splitlines()]
+    assert "Press any key to close." in lines, app.text
+    assert any(line.startswith("Worker 3: Failed") for line in lines)
+    assert len([line for line in lines if "! worker 3" in line]) == min(events, 8), "the last ones are left out"
+
+
 def test_details_are_wrapped_between_words() -> None:
-    app = answer(Details(["Worker 3: Failed", "It does not serve. " * 9], 80), "x")
+    app = answer(Details(["Worker 3: Failed", "It does not serve. " * 9], 80, 24), "x")
     lines = [line.strip(" │") for line in app.text.splitlines()]
     assert "Worker 3: Failed" in lines
     assert {line.split(" ")[-1] for line in lines if line.startswith("It does")} <= {"It", "does", "not", "serve."}
