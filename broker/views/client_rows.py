@@ -105,7 +105,7 @@ def client_details(download: DownloadStatus, now: float) -> list[str]:
     """Returns everything known about a download, one paragraph an entry. ``now`` is in seconds since 1970."""
     seconds = download.seconds + download.silent_seconds
     began = f"since {format_time(max(0.0, now - seconds))}, for {format_duration(seconds)}"
-    verified = f"{_verified(download)} verified ({download.bytes:,} bytes)"
+    verified = f"{_verified(download)}{f' verified ({download.bytes:,} bytes)' if download.total else ''}"
     sources = f"from {format_count(download.workers, 'worker')} and {format_count(download.peers, 'peer')}"
     received = f"{format_size(download.received)} received, {format_size(download.peer_bytes)} of them from peers"
     passes_on = "passes on what it has to other clients" if download.passes_on else "passes nothing on"
@@ -143,6 +143,8 @@ def _cells(download: DownloadStatus) -> Cells:
 
 
 def _verified(download: DownloadStatus) -> str:
+    if not download.total and download.state is DownloadState.DOWNLOADING:
+        return "size not known"
     return f"{format_percent(download.bytes, download.total)} of {format_size(download.total)}"
 
 

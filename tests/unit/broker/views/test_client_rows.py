@@ -66,9 +66,16 @@ def test_instead_of_a_rate_it_says_why_there_is_none() -> None:
     assert cell(" waiting ", rate=0.0)
 
 
-@pytest.mark.parametrize(("verified", "total", "text"), [(0, 0, "100 % of 0 B"), (9, 4, "100 %"), (999, 1000, "99 %")])
+@pytest.mark.parametrize(("verified", "total", "text"), [(9, 4, "100 %"), (999, 1000, "99 %")])
 def test_only_a_complete_download_has_100_percent(verified: int, total: int, text: str) -> None:
     assert cell(text, bytes=verified, total=total)
+
+
+def test_a_download_that_has_just_begun_does_not_know_its_size() -> None:
+    """A listing has not arrived yet, so the client does not know what it wants; an empty file is complete."""
+    assert cell("size not known", bytes=0, total=0)
+    assert "size not known · since" in client_details(download(bytes=0, total=0), 1e6)[2]
+    assert cell("100 % of 0 B", bytes=0, total=0, state=DownloadState.FINISHING)
 
 
 def test_many_clients_are_folded_into_a_line() -> None:
