@@ -92,7 +92,10 @@ def suggested_command(servers: Servers, status: Status, hosts: Sequence[str] = (
     if hosts and server5.is_loopback and is_shared and all(w.is_loopback and w.port in shared_ports for w in workers):
         server5, *workers = [Endpoint(hosts[0], endpoint.port) for endpoint in (server5, *workers)]
     if all(worker.state is WorkerState.LOST for worker in status.workers):
-        return SuggestedCommand("Command for a worker on any machine", join_command(server5, key, control.port))
+        return SuggestedCommand(
+            f"Command for a worker on {'this' if server5.is_loopback else 'any'} machine",
+            join_command(server5, key, control.port),
+        )
     # Only server 5 knows the addresses of workers that have joined.
     has_only_own = len(own) == len(status.workers)
     notes = []
@@ -101,7 +104,8 @@ def suggested_command(servers: Servers, status: Status, hosts: Sequence[str] = (
     if server5.is_loopback:
         notes.append("Only clients on this machine can use the address; for others, start msd serve with -a.")
     command = _download_command(server5, workers if has_only_own else (), status.files, key)
-    return SuggestedCommand("Command for a client", command, tuple(notes))
+    title = f"Command for a client{' on this machine' if server5.is_loopback else ''}"
+    return SuggestedCommand(title, command, tuple(notes))
 
 
 def quit_line(status: Status) -> str:

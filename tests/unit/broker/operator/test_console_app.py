@@ -135,7 +135,7 @@ def test_without_a_link_y_copies_the_command_for_a_client() -> None:
 
     async def steps(driver: ConsoleDriver) -> None:
         await driver.pilot.press("y")
-        await driver.expect("Command for a client, copied if the terminal allows that")
+        await driver.expect("Command for a client on this machine, copied if the terminal allows that")
         assert driver.app.clipboard == command
         assert "link" not in driver.text
         await driver.pilot.press("y")
@@ -190,7 +190,7 @@ def test_a_worker_that_joins_does_not_change_the_selection() -> None:
 def test_without_workers_the_console_shows_how_to_start_one() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         await driver.receive(snapshot(workers=[], catalogue=b"", files=0), "no workers yet")
-        await driver.expect("Command for a worker on any machine")
+        await driver.expect("Command for a worker on this machine")
         await driver.expect("msd worker --join 127.0.0.1:39223 PATH")
         await driver.pilot.press("1", "t", "enter")
         await driver.expect("! t toggles one worker: select its row first")
@@ -495,8 +495,8 @@ def test_the_console_adapts_to_the_size_of_the_terminal() -> None:
         await driver.expect(f"Restarting: {reason}")
         assert len(driver.text.split("\n")) == 60
         await driver.pilot.resize_terminal(80, 24)
+        await driver.wait_until("80 columns", lambda: {len(line) for line in driver.text.split("\n")} == {80})
         await driver.expect(f"        {reason}")
-        assert {len(line) for line in driver.text.split("\n")} == {80}
         await driver.pilot.resize_terminal(20, 5)
         await driver.expect("0 of 1 alive")
         await driver.expect("Restarting")

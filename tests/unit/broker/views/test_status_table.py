@@ -226,9 +226,10 @@ def test_the_client_command_names_only_server_5_if_workers_have_joined(server5: 
         # The endpoint of such a worker on the machine of server 5 may have a wildcard as its host.
         for endpoint in ("tcp://*:20000", "tcp://10.0.0.7:20000"):
             suggested = suggested_command(servers, with_joined(started, own + 1, endpoint=endpoint))
-            assert suggested.title == "Command for a client"
             assert suggested.command == f"msd download --server5 {server5}:39223"
             # Another machine cannot use a loopback address.
+            place = " on this machine" if server5 == "127.0.0.1" else ""
+            assert suggested.title == f"Command for a client{place}"
             assert [note[:27] for note in suggested.notes] == ["Only clients on this machin"] * (server5 == "127.0.0.1")
 
 
@@ -253,7 +254,7 @@ def test_without_workers_the_command_for_a_worker_has_an_address_for_other_machi
         lost = with_joined(nothing, 1, state=WorkerState.LOST)
         for without in (nothing, lost):
             suggested = suggested_command(servers, without, hosts)
-            assert suggested.title == "Command for a worker on any machine"
+            assert suggested.title == f"Command for a worker on {'this' if address == '127.0.0.1' else 'any'} machine"
             assert suggested.command == f"msd worker --join {address}:39223{flag} PATH"
         client = suggested_command(servers, with_joined(nothing, 1), hosts)
         assert client.command == f"msd download --server5 {address}:39223{flag}"
