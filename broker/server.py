@@ -47,6 +47,7 @@ from msd.broker.tracking.receivers import Receivers
 from msd.wire.config.settings import Config
 from msd.wire.errors import MsdError, UsageError
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.own_addresses import hosts_for_others
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.net.ports import hold_port
 from msd.wire.protocol.child_messages import Indexed, ShareSettings
@@ -577,7 +578,8 @@ def _operator(sender: Sender) -> str:
     if sender.key and sender.name not in (SERVER, sender.host):
         return f"the operator {sender.name}"
     # The console of msd serve, too, uses the broker's own key.
-    return f"an operator {'on this machine' if Endpoint(sender.host, 0).is_loopback else f'at {sender.host}'}"
+    is_here = Endpoint(sender.host, 0).is_loopback or sender.host in hosts_for_others("::")
+    return f"an operator {'on this machine' if is_here else f'at {sender.host}'}"
 
 
 def _downloads_text(totals: DownloadTotals) -> str:

@@ -200,7 +200,9 @@ def command_panel(suggested: SuggestedCommand | None, width: int, *, has_link: b
     """Returns the command that the operator may pass on. With ``has_link``, ``y`` copies a link instead."""
     if suggested is None:
         return PanelText([""], [])
-    hint = "y copies a link that includes a key" if has_link else "y copies it"
+    # The command is of no use to a client whose key is not admitted.
+    link_hints = ("with a key (y copies a link for a client without one)", "(y copies a link)")
+    hints = link_hints if has_link else ("(y copies it)",)
     lines = wrap_command(suggested.command, width - 1)
-    titles = [f"{suggested.title} ({hint})", suggested.title]
+    titles = [*(f"{suggested.title} {hint}" for hint in hints), suggested.title]
     return PanelText(titles, [Line(None, f" {line}") for line in lines])

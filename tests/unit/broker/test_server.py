@@ -564,11 +564,15 @@ def texts(harness: Harness, sender: Sender = OPERATOR) -> list[str]:
     [
         (Sender(Role.OPERATOR, b"k" * 32, "anna", "192.0.2.7"), "the operator anna"),
         (Sender(Role.OPERATOR, b"s" * 32, SERVER, "127.0.0.1"), "an operator on this machine"),
+        (Sender(Role.OPERATOR, b"s" * 32, SERVER, "192.0.2.1"), "an operator on this machine"),
         (Sender(Role.ANYONE, b"", "192.0.2.7", "192.0.2.7"), "an operator at 192.0.2.7"),
         (Sender(Role.ANYONE, b"", "::1", "::1"), "an operator on this machine"),
     ],
 )
-def test_operators_see_who_has_put_a_worker_to_sleep(harness: Harness, sender: Sender, operator: str) -> None:
+def test_operators_see_who_has_put_a_worker_to_sleep(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, sender: Sender, operator: str
+) -> None:
+    monkeypatch.setattr(server, "hosts_for_others", lambda _: ["192.0.2.1"])
     harness.start()
     harness.receive(Toggle(rid=5, number=2), sender=sender)
     harness.heartbeat(2, ReportedState.ASLEEP)

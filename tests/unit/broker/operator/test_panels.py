@@ -83,7 +83,7 @@ def test_the_command_and_the_details_are_wrapped_to_their_panels() -> None:
     suggested = SuggestedCommand("Command for a client", f"msd download NAME --server-key {'f' * 64}")
     text = command_panel(suggested, 80, has_link=True)
     assert [len(line.text) <= 80 for line in text.lines] == [True, True]
-    assert text.titles[0] == "Command for a client (y copies a link that includes a key)"
+    assert text.titles[0] == "Command for a client with a key (y copies a link for a client without one)"
     assert max(len(line.text) for line in details_panel(["word " * 40], 30).lines) <= 30
 
 
