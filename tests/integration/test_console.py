@@ -207,6 +207,23 @@ def test_a_console_without_servers_prints_its_error_on_the_main_screen(on_termin
 
 
 @pytest.mark.soak
+def test_a_worker_that_is_limited_to_a_low_rate_is_marked_as_slow(
+    serve: Serve, source: Source, on_terminal: OnTerminal, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    workers = [f"[[workers]]\nport = {1000 + number}\nrate = '{rate}'" for number, rate in enumerate(("4MiB",) * 3)]
+    config.write_text("\n".join([*workers, "[[workers]]\nport = 1003\nrate = '1MiB'\n"]))
+    system = serve(source(400 * MIB), "-c", str(config))
+    terminal = on_terminal("console", *system.server_flags)
+    terminal.expect(READY)
+    with system.download("-o", str(tmp_path / "copy")):
+        terminal.expect("slow: worker 4")
+        terminal.expect("Alive, slow")
+        printed = run_msd("status", *system.server_flags).stdout
+    assert [line.split()[1] for line in printed.splitlines() if "Alive, slow" in line] == ["4"]
+
+
+@pytest.mark.soak
 def test_a_console_on_a_terminal_redraws_at_most_10_times_a_second(
     serve: Serve, source: Source, on_terminal: OnTerminal
 ) -> None:
