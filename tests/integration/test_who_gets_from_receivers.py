@@ -78,11 +78,11 @@ def swarm(serve: Serve, source: Source, tmp_path: Path) -> Iterator[Swarm]:
 def test_only_whom_the_broker_admits_learns_of_a_receiver_and_gets_from_it(swarm: Swarm) -> None:
     """
     1. Bob, who is admitted, learns of the receiver and gets a segment, but only with its own serving key.
-    2. Without a key, with an unknown one or with one for workers, nobody learns of it or gets anything.
-    3. One who is invited for another file gets nothing either.
+    2. Without a key, with an unknown one or with one for workers, no client learns of it or gets anything.
+    3. A client that is invited for another file gets nothing either.
     4. Bob's key is revoked. The receiver closes his connection, and he learns of nothing any more.
     """
-    stranger, host = swarm.keys.create_key("stranger"), swarm.keys.create_key("host", Role.WORKER)
+    unknown, host = swarm.keys.create_key("unknown"), swarm.keys.create_key("host", Role.WORKER)
     carol = swarm.keys.create_key("carol")
     public = (swarm.keys.key_folder("carol").path / "carol.pub").read_text()
     swarm.keys.key_folder("servers").admit(public, Role.CLIENT, scope="other file")
@@ -92,7 +92,7 @@ def test_only_whom_the_broker_admits_learns_of_a_receiver_and_gets_from_it(swarm
         assert get(bob, swarm.plan, 3) == content
         with Peer(zmq.DEALER, swarm.port, swarm.bob) as peer:
             assert not peer.is_accepted(), "with the key of the servers"
-        for credentials in (None, stranger, host):
+        for credentials in (None, unknown, host):
             with swarm.connect(credentials) as peer:
                 assert not peer.is_accepted()
             with Peer(zmq.DEALER, swarm.control_port, credentials) as peer:
@@ -180,7 +180,7 @@ class Router:
         self.socket.send_multipart([ident, encode(welcome)])
 
     def was_contacted(self) -> bool:
-        """True if somebody has connected, at least with TCP."""
+        """True if a process has connected, at least with TCP."""
         return bool(self._monitor.poll(int(TIMEOUT * 1000)))
 
     def close(self) -> None:
@@ -188,9 +188,9 @@ class Router:
         self.socket.close()
 
 
-def test_nobody_connects_where_no_receiver_with_the_announced_key_answers(swarm: Swarm) -> None:
+def test_no_process_connects_where_no_receiver_with_the_announced_key_answers(swarm: Swarm) -> None:
     """Eve, who is admitted, announces
-    1. the address of another machine, where a program listens: nobody connects there;
+    1. the address of another machine, where a program listens: no process connects there;
     2. alice's receiver with another key, and a program of her own: only the broker connects there, and names neither;
     3. a receiver whose port then belongs to another one: bob does not get past the handshake, and sends nothing.
     """

@@ -10,7 +10,7 @@ from msd.broker.tracking import complaints
 from msd.broker.tracking.announcer import Announcer
 from msd.broker.tracking.complaints import BAN_S, COMPLAINT_S, MAX_OF_ACCUSER, MAX_OF_ADDRESS, Complaints
 
-LIAR, OTHER = b"l" * 32, b"o" * 32
+ACCUSED, OTHER = b"a" * 32, b"o" * 32
 ADDRESS = "192.0.2.1"
 
 
@@ -18,7 +18,7 @@ def accuser(number: int, *, key: bool = True) -> Announcer:
     return Announcer(f"key {number}" if key else "", f"10.0.{number >> 8}.{number & 255}")
 
 
-def complain(known: Complaints, number: int, identity: bytes | str = LIAR, address: str = ADDRESS) -> bool:
+def complain(known: Complaints, number: int, identity: bytes | str = ACCUSED, address: str = ADDRESS) -> bool:
     result = known.add(identity, address, accuser(number), 0.0)
     known.check_invariants()
     return result
@@ -27,9 +27,9 @@ def complain(known: Complaints, number: int, identity: bytes | str = LIAR, addre
 def test_two_accusers_ban_a_receiver() -> None:
     known = Complaints()
     assert not complain(known, 1)
-    assert not known.is_banned(LIAR, 0.0)
+    assert not known.is_banned(ACCUSED, 0.0)
     assert complain(known, 2)
-    assert known.is_banned(LIAR, 0.0)
+    assert known.is_banned(ACCUSED, 0.0)
     assert not known.is_banned(OTHER, 0.0)
     assert not complain(known, 3), "it is banned already"
 
@@ -47,8 +47,8 @@ def test_two_accusers_ban_a_receiver() -> None:
 )
 def test_accusers_differ_in_their_addresses_and_keys(one: Announcer, other: Announcer, is_banned: bool) -> None:
     known = Complaints()
-    assert not known.add(LIAR, ADDRESS, one, 0.0)
-    assert known.add(LIAR, ADDRESS, other, 0.0) is is_banned
+    assert not known.add(ACCUSED, ADDRESS, one, 0.0)
+    assert known.add(ACCUSED, ADDRESS, other, 0.0) is is_banned
 
 
 def test_an_accuser_counts_once_for_each_address() -> None:
@@ -65,7 +65,7 @@ def test_the_complaints_of_one_accuser_do_not_make_those_of_others_invalid() -> 
     known = Complaints()
     complain(known, 1, OTHER)
     same_key = Announcer(accuser(1).key, "10.9.9.9")
-    assert not known.add(LIAR, ADDRESS, same_key, 0.0)
+    assert not known.add(ACCUSED, ADDRESS, same_key, 0.0)
     assert complain(known, 2)
 
 
@@ -84,10 +84,10 @@ def test_many_accusers_can_have_few_receivers_at_an_address_banned() -> None:
 def test_a_complaint_and_a_ban_end() -> None:
     known = Complaints()
     complain(known, 1)
-    assert not known.add(LIAR, ADDRESS, accuser(2), COMPLAINT_S)
-    assert known.add(LIAR, ADDRESS, accuser(1), COMPLAINT_S + 1)
-    assert known.is_banned(LIAR, COMPLAINT_S + BAN_S)
-    assert not known.is_banned(LIAR, COMPLAINT_S + 1 + BAN_S)
+    assert not known.add(ACCUSED, ADDRESS, accuser(2), COMPLAINT_S)
+    assert known.add(ACCUSED, ADDRESS, accuser(1), COMPLAINT_S + 1)
+    assert known.is_banned(ACCUSED, COMPLAINT_S + BAN_S)
+    assert not known.is_banned(ACCUSED, COMPLAINT_S + 1 + BAN_S)
     known.check_invariants()
 
 
