@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -38,8 +39,11 @@ MIB = 1 << 20
 
 Ports = tuple[int, int, int, int, int]
 
-#: Ports for servers under test, and the number of test processes that may share them.
-PORTS, PORT_SLOTS = range(20000, 32000), 24
+#: Ports for servers under test, the number of test processes that may share them, and from how many ports of a process
+#: each call of ``free_ports`` chooses.
+PORTS, PORT_SLOTS, PORT_CHOICE = range(20000, 32000), 24, 20
+_PORTS_OF_PROCESS = len(PORTS) // PORT_SLOTS
+_next_choice = cycle(range(0, _PORTS_OF_PROCESS, PORT_CHOICE))
 
 
 T = TypeVar("T")
@@ -65,9 +69,12 @@ def port_slot() -> int:
 
 
 def free_ports() -> Ports:
-    """Returns ports that are free now, from a range that no other test process uses."""
-    first = PORTS[len(PORTS) // PORT_SLOTS * port_slot()]
-    return demo.free_ports(first, first + len(PORTS) // PORT_SLOTS)
+    """Returns ports that are free now, and that neither another test process nor the next calls choose: servers may
+    start later.
+    """
+    first = PORTS[port_slot() * _PORTS_OF_PROCESS + next(_next_choice)]
+    # The control port is one above the last port.
+    return demo.free_ports(first, first + PORT_CHOICE - 1)
 
 
 def wait_for(description: str, probe: Callable[[], T | None], timeout: float = TIMEOUT) -> T:
