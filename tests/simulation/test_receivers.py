@@ -68,10 +68,10 @@ def test_one_receiver_alone_is_as_fast_as_its_link() -> None:
     assert swarm.copies <= 1.01
 
 
-def test_a_hundred_receivers_take_little_longer_than_one() -> None:
-    swarm = simulate(100)
-    assert slowest(swarm) <= 1.4
-    assert swarm.copies <= 6
+def test_fifty_receivers_take_little_longer_than_one() -> None:
+    swarm = simulate(50)
+    assert slowest(swarm) <= 1.3
+    assert swarm.copies <= 5
 
 
 @pytest.mark.soak

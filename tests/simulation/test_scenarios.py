@@ -271,7 +271,7 @@ def test_a_worker_that_sends_corrupt_parts_is_not_blamed_for_parts_of_others_but
 # A limited rate.
 
 
-@pytest.mark.parametrize("max_rate", [4.0, 20.0, 100.0])
+@pytest.mark.parametrize("max_rate", [4.0, 50.0])
 @pytest.mark.parametrize(
     ("rates", "delay"),
     [
@@ -532,9 +532,9 @@ def run_all(seeds: range) -> None:
         assert outcome.failure is None, f"seed {seed}: {outcome}"
 
 
-def test_downloads_survive_a_thousand_random_fault_sequences(rng: random.Random) -> None:
+def test_downloads_survive_hundreds_of_random_fault_sequences(rng: random.Random) -> None:
     first = rng.randrange(10**9)
-    run_all(range(first, first + 1000))
+    run_all(range(first, first + 500))
 
 
 @pytest.mark.soak

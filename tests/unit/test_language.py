@@ -1,12 +1,14 @@
 """Plain English: unclear phrases must not reappear in code, tests or documentation.
 
 Each pattern matches a kind of unclear phrase: pronouns for programs, metaphors, and idioms instead of technical terms.
-The patterns match single lines, ignoring case.
+The patterns are in lower case and match single lines, whatever their case. Identifiers, such as the names of tests, are
+checked as phrases, too.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,25 +42,27 @@ PATTERNS = {
 EXCLUDED = Path(__file__)
 
 
-def checked_files() -> list[Path]:
-    """All product code, tests, benchmarks and documentation."""
+@cache
+def checked_files() -> dict[Path, str]:
+    """The text of product code, tests, benchmarks and documentation, in lower case and with spaces for underscores."""
     folders = ("broker", "client", "wire", "workers", "tests", "bench", "docs")
     code = [path for folder in folders for path in (ROOT / folder).glob("**/*.py")]
     code += (ROOT / "src" / "msd").glob("*.py")
     names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "config.toml", "pyproject.toml")
     pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in names)]
-    return sorted(path for path in [*code, *pages] if path != EXCLUDED)
+    paths = sorted(path for path in [*code, *pages] if path != EXCLUDED)
+    return {path: path.read_text(encoding="utf-8").lower().replace("_", " ") for path in paths}
 
 
 def findings(pattern: str) -> list[str]:
     """The lines that match ``pattern``, as ``file:line: text``."""
-    regex = re.compile(pattern, re.IGNORECASE)
+    regex = re.compile(pattern)
     return [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path in checked_files()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        # Identifiers, such as the names of tests, are checked as phrases, too.
-        if regex.search(line) or regex.search(line.replace("_", " "))
+        for path, text in checked_files().items()
+        if regex.search(text)
+        for number, line in enumerate(text.splitlines(), 1)
+        if regex.search(line)
     ]
 
 

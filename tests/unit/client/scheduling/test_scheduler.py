@@ -390,7 +390,7 @@ def test_a_stall_of_the_client_does_not_make_workers_late(scene: Scene) -> None:
 
 
 def test_the_window_grows_with_rate_and_round_trip(scene: Scene) -> None:
-    scene.begin(10_000, 1)
+    scene.begin(1000, 1)
     scene.feed(opened(1, round_trip=0.1))
     for _ in range(400):
         scene.feed(UnitWritten(1, scene.scheduler.outstanding(1)[0]), later=0.01)
@@ -401,7 +401,7 @@ def test_the_window_grows_with_rate_and_round_trip(scene: Scene) -> None:
 
 def test_the_window_stays_small_on_a_short_round_trip(scene: Scene) -> None:
     """In a large window, units would leave the processor's caches before they are hashed."""
-    scene.begin(10_000, 1)
+    scene.begin(1000, 1)
     scene.feed(opened(1, round_trip=0.0001))
     for _ in range(400):
         scene.feed(UnitWritten(1, scene.scheduler.outstanding(1)[0]), later=0.0025)
