@@ -7,6 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from msd.broker.operator.operator_client import OperatorClient
+from msd.broker.status.snapshot import as_json
+from msd.wire.config.servers import Servers
+from msd.wire.errors import NoAnswerError
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.security.keys import Credentials
 from tests.hostile_clients import Keyring
 from tests.processes import MSD, Download, Process, free_ports, run_msd, wait_for
 
@@ -36,6 +42,8 @@ class Broker(Process):
         text = f'[broker]\nhost = "{host}"\nstatus_port = {self.port}\nsecurity = "{security}"\n{settings}'
         self.config.write_text(text)
         self.server_flags = ["--server5", f"{host}:{self.port}"]
+        credentials = None if keys is None else Credentials(keys.servers, keys.servers.public)
+        self._servers = Servers(Endpoint(host, self.port), {}, pinned=False, credentials=credentials)
         self.env: dict[str, Any] = {} if keys is None else {"env": keys.env("servers")}
         self._options = options
         if keys is not None:
@@ -62,8 +70,17 @@ class Broker(Process):
 
     def workers(self) -> dict[str, dict[str, Any]]:
         """The workers in the status, by name; empty if the broker does not answer."""
-        result = run_msd("status", "--json", *self.server_flags, wrapper=self.wrapper, **self.env)
-        return {w["name"]: w for w in json.loads(result.stdout)["workers"]} if result.returncode == 0 else {}
+        if self.wrapper:
+            # Only a process in the broker's environment may reach it.
+            result = run_msd("status", "--json", *self.server_flags, wrapper=self.wrapper, **self.env)
+            status = json.loads(result.stdout) if result.returncode == 0 else {"workers": []}
+        else:
+            try:
+                with OperatorClient(self._servers) as operator:
+                    status = {**as_json(operator.status())}
+            except NoAnswerError:
+                return {}
+        return {worker["name"]: worker for worker in status["workers"]}
 
     def wait_for_states(self, **states: str) -> dict[str, dict[str, Any]]:
         """Waits until each of these workers is in this state; returns all workers."""

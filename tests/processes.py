@@ -86,8 +86,8 @@ def wait_for(description: str, probe: Callable[[], T | None], timeout: float = T
             return value
         now = time.monotonic()
         assert now < deadline, f"timed out after {timeout:g} s waiting for {description}"
-        # Leave a processor to the processes under test for as long as the probe took.
-        time.sleep(max(0.005, min(0.1, now - began)))
+        # Leave the processors to the processes under test for most of the time: a probe may start a process.
+        time.sleep(max(0.005, min(0.3, 3 * (now - began))))
 
 
 class Output:
@@ -172,11 +172,14 @@ class Download(Process):
 
     def __init__(self, server_flags: list[str], *arguments: str, interval: float = 0.05, **options: Any) -> None:
         super().__init__([*MSD, "download", *server_flags, "--json", "-i", str(interval), *arguments], **options)
+        self._events: list[dict[str, Any]] = []
 
     @property
     def events(self) -> list[dict[str, Any]]:
         """The events so far, each with an additional key ``at``: the ``time.monotonic()`` at which it was read."""
-        return [{**json.loads(line), "at": at} for at, line in [*self.out.lines]]
+        # Tests wait for events: each is parsed only once.
+        self._events += [{**json.loads(line), "at": at} for at, line in self.out.lines[len(self._events) :]]
+        return [*self._events]
 
     @staticmethod
     def parse(text: str) -> list[dict[str, Any]]:
