@@ -214,15 +214,27 @@ class Download(Process):
 
 
 class System(Process):
-    """A running ``msd serve``, and methods to control it. Other commands find the servers with ``server_flags``."""
+    """A running ``msd serve``, and methods to control it. Other commands find the servers with ``server_flags``.
+
+    ``workers`` is their number. Each takes a tenth of a second of a processor to start, so a test to which the number
+    does not matter has one.
+    """
 
     def __init__(
-        self, path: Path | str, *arguments: str, ports: Ports | None = None, host: str = "127.0.0.1", **options: Any
+        self,
+        path: Path | str,
+        *arguments: str,
+        ports: tuple[int, ...] | None = None,
+        workers: int = 4,
+        host: str = "127.0.0.1",
+        **options: Any,
     ) -> None:
-        self.ports = ports or free_ports()
+        *worker_ports, status_port = free_ports()
+        self.ports = ports or (*worker_ports[:workers], status_port)
         self.server_flags = ["-a", host, "-p", *map(str, self.ports)]
         self.servers: Servers = locate_servers(Config(), host=host, ports=self.ports, server5=None)
-        super().__init__([*MSD, "serve", "-f", str(path), *self.server_flags, *arguments], **options)
+        number = [] if workers == 4 else ["-n", str(workers)]
+        super().__init__([*MSD, "serve", "-f", str(path), *self.server_flags, *number, *arguments], **options)
 
     def wait_until_ready(self) -> Self:
         def ready() -> bool:

@@ -53,7 +53,7 @@ def test_metric_lines_that_are_not_read_do_not_stop_a_download(
     serve: Serve, source: Source, tmp_path: Path, full_pipe: FullPipe
 ) -> None:
     path = source(4 * MIB)
-    system = serve(path, "--rate", "1MiB")
+    system = serve(path, "--rate", "2MiB", workers=1)
     with start(system, tmp_path / "copy", stderr=full_pipe.writer, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
         assert b"4.0 MiB verified" in client.stdout.read()
@@ -65,7 +65,7 @@ def test_json_that_is_read_at_the_end_only_does_not_stop_a_download_and_has_the_
     serve: Serve, source: Source, tmp_path: Path, full_pipe: FullPipe
 ) -> None:
     path, copy = source(4 * MIB), tmp_path / "copy"
-    system = serve(path, "--rate", "1MiB")
+    system = serve(path, "--rate", "2MiB", workers=1)
     with start(system, copy, "--json", "--verbose", stdout=full_pipe.writer, stderr=full_pipe.writer) as client:
         wait_for("the file", copy.exists)
         assert client.poll() is None
@@ -78,7 +78,7 @@ def test_json_that_is_read_at_the_end_only_does_not_stop_a_download_and_has_the_
 def test_ctrl_c_ends_a_download_whose_output_is_not_read(
     serve: Serve, source: Source, tmp_path: Path, full_pipe: FullPipe
 ) -> None:
-    system = serve(source(8 * MIB), "--rate", "500k")
+    system = serve(source(8 * MIB), "--rate", "2m", workers=1)
     part = tmp_path / ".copy.msd-part"
     with start(system, tmp_path / "copy", "--json", stdout=full_pipe.writer, stderr=full_pipe.writer) as client:
         wait_for("data", lambda: part.exists() and part.stat().st_blocks)
@@ -89,7 +89,9 @@ def test_ctrl_c_ends_a_download_whose_output_is_not_read(
 def test_a_full_disk_at_the_output_is_an_error_at_the_end(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(MIB)
     with open("/dev/full", "wb") as full:
-        client = start(serve(path), tmp_path / "copy", "--json", stdout=full.fileno(), stderr=subprocess.PIPE)
+        client = start(
+            serve(path, workers=1), tmp_path / "copy", "--json", stdout=full.fileno(), stderr=subprocess.PIPE
+        )
         with client:
             _, error = client.communicate(timeout=TIMEOUT)
     assert (client.returncode, error) == (

@@ -141,7 +141,7 @@ def test_a_folder_that_does_not_fit_is_continued_once_there_is_room(
         make_file(shared / f"{number % 20}" / f"{number}", 10_000, rng)
     # It is among the first files that are listed, and too large: nothing is requested before the disk is checked.
     make_file(shared / "0" / "film", 7 * MIB, rng)
-    system = serve(shared)
+    system = serve(shared, workers=1)
     with mounted_tmpfs(tmp_path / "disk", "size=6m") as disk:
         command = ("download", "**", "-o", str(disk), *system.server_flags)
         refused = run_msd(*command)
@@ -318,7 +318,7 @@ def test_a_change_that_leaves_the_times_of_a_shared_file_unchanged_is_served(
         path = disk / "film.mp4"
         path.write_bytes(DATA)
         os.utime(path, ns=(10**18, 10**18))
-        system = serve(path)
+        system = serve(path, workers=1)
         copy = tmp_path / "copy"
 
         def downloaded() -> bool:

@@ -25,11 +25,11 @@ def test_a_shared_disk_can_be_unmounted_when_nothing_is_read_from_it(
 ) -> None:
     with mounted_tmpfs(tmp_path / "disk") as disk:
         make_file(disk / "film.bin", MIB, rng)
-        system = serve(disk)
+        system = serve(disk, workers=1)
         with system.download("-o", str(tmp_path / "copy")) as client:
             client.wait_until_done()
         if asleep:
-            system.put_to_sleep(1, 2, 3, 4)
+            system.put_to_sleep(1)
         # A scan by the indexer may be looking at the folder at this moment.
         wait_for("the unmounted disk", lambda: is_unmounted(disk), timeout=1 if asleep else 10)
         assert os.readlink(f"/proc/{system.worker(1).pid}/cwd") == "/"

@@ -101,7 +101,7 @@ def test_output_to_a_terminal_that_forbids_it_waits_until_the_servers_are_in_the
 def test_a_download_in_the_background_draws_nothing_and_is_not_stopped(
     shell: JobShell, serve: Serve, source: Source, tmp_path: Path
 ) -> None:
-    system = serve(source(8 * MIB), "--rate", "1MiB")
+    system = serve(source(8 * MIB), "--rate", "4MiB", workers=1)
     after = shell.enter("stty tostop")
     pid = shell.start_msd("download", *system.server_flags, "-o", str(tmp_path / "copy"), "2>/dev/tty")
     wait_for(
@@ -120,11 +120,12 @@ def test_a_console_leaves_the_terminal_to_the_shell_until_fg(
     shell: JobShell, serve: Serve, source: Source, owns_servers: bool
 ) -> None:
     if owns_servers:
-        arguments = ["serve", "-f", str(source(MIB)), "-p", *map(str, free_ports())]
+        *_, worker_port, status_port = map(str, free_ports())
+        arguments = ["serve", "-f", str(source(MIB)), "-n", "1", "-p", worker_port, status_port]
     else:
-        arguments = ["console", *serve(source(MIB)).server_flags]
+        arguments = ["console", *serve(source(MIB), workers=1).server_flags]
     pid = shell.run_msd(*arguments)
-    shell.expect("4 of 4 alive")
+    shell.expect("1 of 1 alive")
     for orders in (["fg"], ["bg", "fg"]):
         after = shell.press("\x1a")
         shell.expect("Stopped", after)
@@ -132,7 +133,7 @@ def test_a_console_leaves_the_terminal_to_the_shell_until_fg(
         for order in orders:
             after = shell.enter(order)
         shell.expect(ENTERED, after)
-        shell.expect("4 of 4 alive", after)
+        shell.expect("1 of 1 alive", after)
     after = shell.press("1")
     shell.expect("worker 1 was put to sleep", after)
     after = shell.press("\x1a")
@@ -149,8 +150,8 @@ def test_a_console_leaves_the_terminal_to_the_shell_until_fg(
 def test_a_console_that_no_shell_could_continue_is_not_stopped(
     serve: Serve, source: Source, on_terminal: OnTerminal
 ) -> None:
-    terminal = on_terminal("console", *serve(source(MIB)).server_flags, leads_session=True)
-    terminal.expect("4 of 4 alive")
+    terminal = on_terminal("console", *serve(source(MIB), workers=1).server_flags, leads_session=True)
+    terminal.expect("1 of 1 alive")
     after = terminal.press("\x1a")
     terminal.expect(ENTERED, after)
     after = terminal.press("1")

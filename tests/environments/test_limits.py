@@ -68,7 +68,7 @@ def test_a_full_disk_at_the_runtime_folder(
 
 
 def test_a_limit_on_the_size_of_files(serve: Serve, source: Source, tmp_path: Path) -> None:
-    system = serve(source(2 * MIB))
+    system = serve(source(2 * MIB), workers=1)
     arguments = ["download", *system.server_flags, "-o", str(tmp_path / "copy"), "--quiet"]
     ended = run_msd(*arguments, wrapper=limited(f"--fsize={MIB}"))
     assert (ended.returncode, ended.stderr.count("\n")) == (6, 1), ended.stderr

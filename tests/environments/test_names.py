@@ -49,7 +49,7 @@ def flags_with(system: System, host: str) -> list[str]:
 def test_the_address_of_a_name_that_works_is_used(serve: Serve, source: Source, hosts: Path, tmp_path: Path) -> None:
     """The servers listen on 127.0.0.1; the name has two addresses, the other one first."""
     film, copy = source(MIB), tmp_path / "copy"
-    system, wrapper = serve(film), with_files_replaced(hosts=hosts)
+    system, wrapper = serve(film, workers=1), with_files_replaced(hosts=hosts)
     flags = flags_with(system, "localhost")
     assert run_msd("download", *flags, "--timeout", "5", "-o", str(copy), wrapper=wrapper).returncode == 0
     assert files_equal(film, copy)
@@ -69,7 +69,7 @@ def test_a_name_that_cannot_be_looked_up_now_is_waited_for(
     with network_namespace() as network:
         wrapper: Wrapper = [*network, *with_files_replaced(hosts=hosts, resolv_conf=resolver)]
         with (
-            System(film, wrapper=network) as system,
+            System(film, workers=1, wrapper=network) as system,
             Download(flags_with(system.wait_until_ready(), "files"), "-o", str(copy), wrapper=wrapper) as download,
         ):
             wait_for("the reason", waits)
@@ -88,7 +88,7 @@ def test_a_name_with_a_dead_address_is_used_at_the_other_one_without_delay(
     hosts.write_text(f"{dead} files\n{SERVER} files\n")
     with (
         two_machines() as (server, client),
-        System(film, "-c", str(config), host=SERVER, wrapper=server) as system,
+        System(film, "-c", str(config), workers=1, host=SERVER, wrapper=server) as system,
     ):
         system.wait_until_ready()
         run_in(client, "ip address add 2001:db8::2/64 dev e0 nodad")

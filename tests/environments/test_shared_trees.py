@@ -70,7 +70,7 @@ def test_all_kinds_of_names_permissions_and_links(serve: Serve, tmp_path: Path) 
     (root / "loop").symlink_to("loop")
     (root / "here").symlink_to(".")
     try:
-        system = serve(root, wrapper=without_rights_to_files())
+        system = serve(root, workers=1, wrapper=without_rights_to_files())
     finally:
         (root / "locked").chmod(0o700)
     unreadable = ("secret", "locked", "linked/into locked", "linked folder/into locked")
@@ -103,12 +103,12 @@ def test_the_cache_of_a_model_hub_is_shared_whole(serve: Serve, tmp_path: Path, 
     (model / "refs" / "main").write_text("abc")
     expected = {WEIGHTS: blobs["1"].read_bytes(), "config.json": blobs["2"].read_bytes()}
 
-    whole = serve(model)
+    whole = serve(model, workers=1)
     assert "indexed 8 files, 9.0 MiB (3.0 MiB read)" in whole.err.text
     assert left_out(whole) == set()
     found = download(whole, "snapshots/abc/", folder=tmp_path / "whole")
     assert found == {f"snapshots/abc/{name}": content for name, content in expected.items()}
 
-    alone = serve(model / "snapshots" / "abc", "--follow-links")
+    alone = serve(model / "snapshots" / "abc", "--follow-links", workers=1)
     assert left_out(alone) == set()
     assert download(alone, "**", folder=tmp_path / "alone") == expected

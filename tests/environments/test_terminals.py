@@ -50,7 +50,7 @@ def test_a_link_for_a_client_is_shown_on_a_terminal_and_nowhere_else(
     film = source(MIB)
     servers, nothing = {"XDG_CONFIG_HOME": str(tmp_path / "servers")}, {"XDG_CONFIG_HOME": str(tmp_path / "nothing")}
     with two_machines() as (server, client):
-        serve = [*MSD, "serve", str(film), "-a", SERVER]
+        serve = [*MSD, "serve", str(film), "-n", "1", "-a", SERVER]
         with Process(serve, wrapper=server, env={**os.environ, **servers}) as unseen:
             wait_for("the servers", lambda: "ready: " in unseen.out.text)
             unseen.signal(signal.SIGTERM)
@@ -59,7 +59,7 @@ def test_a_link_for_a_client_is_shown_on_a_terminal_and_nowhere_else(
         links = []
         for _ in range(2):
             terminal = on_terminal(*serve[len(MSD) :], program=[*server, *MSD], env=servers, size=(200, 30))
-            terminal.expect("4 of 4 alive")
+            terminal.expect("1 of 1 alive")
             (link,) = re.findall(r"msd download '?(msd://[\w.:/#-]+)", terminal.text)
             links.append(link)
             copy = tmp_path / f"copy {len(links)}"

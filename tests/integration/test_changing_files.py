@@ -30,7 +30,7 @@ def test_one_of_two_identical_files_may_be_deleted(serve: Serve, tmp_path: Path,
         folder = tmp_path / f"without-{deleted}"
         make_file(folder / "a", 3 * MIB, rng)
         (folder / "b").write_bytes((folder / "a").read_bytes())
-        system = serve(folder)
+        system = serve(folder, workers=1)
         (folder / deleted).unlink()
         with system.download("-o", str(tmp_path / f"copy-{deleted}"), kept) as client:
             client.wait_until_done()
@@ -78,7 +78,7 @@ def test_changed_files_are_indexed_and_served_without_a_restart(
 
 def test_a_killed_indexer_is_restarted(serve: Serve, source: Source) -> None:
     path = source(MIB)
-    system = serve(path)
+    system = serve(path, workers=1)
     children = Path(f"/proc/{system.pid}/task/{system.pid}/children").read_text().split()
     workers = [worker.pid for worker in system.status().workers]
     [indexer] = {*map(int, children)} - {*workers}
@@ -96,11 +96,11 @@ def test_a_restart_does_not_read_unchanged_files(serve: Serve, source: Source, r
     """The servers start twice, once the file is old enough for the digest cache to trust its timestamps."""
     path = source(3 * MIB)
     wait_for("the file to be old enough", lambda: time.time() - path.stat().st_ctime > 2.1)
-    first = serve(path)
+    first = serve(path, workers=1)
     end_by_quit(first)
     first.wait()
     assert "indexing" in first.err.text
-    second = serve(path)
+    second = serve(path, workers=1)
     end_by_quit(second)
     second.wait()
     assert "indexing" not in second.err.text

@@ -77,16 +77,17 @@ def test_a_download_resumes_when_killed_servers_are_restarted(serve: Serve, sour
 
 def test_a_download_may_start_before_the_servers(runtime_folder: Path, source: Source, tmp_path: Path) -> None:
     path = source(MIB)
-    ports = free_ports()
+    *_, worker_port, status_port = free_ports()
+    ports = (worker_port, status_port)
     with Download(["-p", *map(str, ports)], "-o", "copy.bin", cwd=tmp_path) as client:
         wait_for("the client to wait", lambda: client.events_of("waiting"))
-        with System(path, ports=ports):
+        with System(path, ports=ports, workers=1):
             client.wait_until_done()
     assert files_equal(path, tmp_path / "copy.bin")
 
 
 def test_rates_are_recorded_every_second_whatever_the_snapshot_interval(serve: Serve, source: Source) -> None:
-    system = serve(source(1000), "-i", "60")
+    system = serve(source(1000), "-i", "60", workers=1)
     with OperatorClient(system.servers) as operator:
         first = len(operator.report().rates[0])
         wait_for("two more rates", lambda: len(operator.report().rates[0]) >= first + 2)

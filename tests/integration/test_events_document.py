@@ -87,7 +87,7 @@ def test_real_events_have_the_documented_keys(events: list[dict[str, Any]]) -> N
 
 def test_the_events_for_a_changed_file_match_the_document(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(8 * MIB)
-    with serve(path, "--rate", "1MiB").download("-o", str(tmp_path / "copy")) as download:
+    with serve(path, "--rate", "4MiB", workers=1).download("-o", str(tmp_path / "copy")) as download:
         download.wait_until_verified(0.1)
         path.write_bytes(bytes(7 * MIB))
         download.wait_until_done()
@@ -106,7 +106,7 @@ def test_the_events_of_several_files_match_the_document(serve: Serve, tmp_path: 
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "b").write_text("mine")
-    system = serve(shared, "--rate", "2MiB")
+    system = serve(shared, "--rate", "2MiB", workers=1)
     with system.download("a/", "b", "nothing", "-o", str(copy)) as download:
         assert download.wait() == 2
         events = download.events

@@ -122,7 +122,7 @@ def test_an_update_fetches_what_differs_and_hashes_nothing_else(
 ) -> None:
     shared, copy = tmp_path / "shared", tmp_path / "copy"
     contents = make_tree(shared, rng, 300)
-    fetch(serve(shared, "-i", "0.2"), copy)
+    fetch(serve(shared, "-i", "0.2", workers=1), copy)
     changed = rng.sample(sorted(name for name, content in contents.items() if 0 < len(content) < MIB), 10)
     for name in changed:
         (copy / name).write_bytes(b"x" * len(contents[name]))
@@ -130,7 +130,7 @@ def test_an_update_fetches_what_differs_and_hashes_nothing_else(
     (copy / touched).touch()
     hidden = copy / ".mine"
     hidden.write_bytes(b"")
-    system = serve(shared)
+    system = serve(shared, workers=1)
     opened: list[str] = []
     real = os.open
 
@@ -209,7 +209,7 @@ def test_files_that_change_appear_and_vanish_meanwhile_are_right_or_named(
 def test_a_second_download_into_the_same_folders_is_refused(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     shared, copy = tmp_path / "shared", tmp_path / "copy"
     make_tree(shared, rng, 100)
-    system = serve(shared, "--rate", "100KiB")
+    system = serve(shared, "--rate", "400KiB", workers=1)
     with start_download(system, copy) as client:
         wait_for("the first folder", (copy / "3").exists)
         with pytest.raises(DiskError, match="copy/0: another download is writing to this folder"):
@@ -225,7 +225,7 @@ def test_a_file_that_vanishes_and_one_that_changes_do_not_hold_up_the_others(
     monkeypatch.setattr(file_follower, "INDEXING_TIME_S", 1.0)
     shared, copy = tmp_path / "shared", tmp_path / "copy"
     contents = make_tree(shared, rng, 50)
-    system = serve(shared)
+    system = serve(shared, workers=1)
     (shared / "3" / "film").unlink()
     (shared / "film").write_bytes(b"another")
     report = fetch(system, copy)

@@ -93,7 +93,7 @@ def test_clients_that_never_read_do_not_block_other_clients(serve: Serve, source
     2. A well-behaved client still receives segments from worker 1, and the memory of worker 1 stays bounded.
     """
     path = source(48 * MIB)
-    system = serve(path)
+    system = serve(path, workers=1)
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
         non_readers = [RawClient(stack, context, system.ports[0]) for _ in range(40)]

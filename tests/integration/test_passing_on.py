@@ -56,7 +56,7 @@ def test_a_download_that_keeps_serving_is_enough_for_another_one(serve: Serve, s
 
 
 def test_the_time_of_passing_on_is_not_time_that_was_waited(serve: Serve, source: Source, tmp_path: Path) -> None:
-    system = serve(source(MIB))
+    system = serve(source(MIB), workers=1)
     with receive(system, tmp_path, "copy", "--keep-serving", "2s") as download:
         done = download.wait_until_done()
         assert [event for event in download.events_of("waiting") if "passed on to others" in event["reason"]]
@@ -108,7 +108,7 @@ def test_receivers_of_a_file_that_changes_pass_on_the_new_version(
 
 
 def test_a_busy_port_is_noticed_before_anything_is_made(serve: Serve, source: Source, tmp_path: Path) -> None:
-    system = serve(source(MIB))
+    system = serve(source(MIB), workers=1)
     port = system.ports[0]
     for name in ("film.bin", "*"):
         with system.download(
@@ -148,7 +148,7 @@ def test_new_receivers_find_the_old_ones_after_the_broker_was_killed(tmp_path: P
 
 
 def test_a_download_that_is_killed_leaves_no_process(serve: Serve, source: Source, tmp_path: Path) -> None:
-    system = serve(source(SIZE), "--rate", "256KiB")
+    system = serve(source(SIZE), "--rate", "1MiB", workers=1)
     with receive(system, tmp_path, "copy") as download:
         pids = wait_for("its process", lambda: found if len(found := process_and_children(download.pid)) == 2 else None)
         download.signal(signal.SIGKILL)

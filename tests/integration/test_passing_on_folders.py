@@ -38,7 +38,7 @@ def receive(system: System, folder: Path, name: str, *arguments: str, **options:
 
 def received_from_peers(download: Download) -> int:
     """The bytes that a running download has received from others so far."""
-    workers = download.events_of("progress")[-1]["workers"]
+    workers = (download.events_of("progress") or [{"workers": {}}])[-1]["workers"]
     return sum(report["received"] for name, report in workers.items() if name.startswith("peer"))
 
 

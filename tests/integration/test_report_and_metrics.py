@@ -125,7 +125,7 @@ def test_a_download_prints_a_line_about_its_retries(serve: Serve, source: Source
 
 
 def test_an_interrupted_download_writes_a_report(serve: Serve, source: Source, tmp_path: Path) -> None:
-    system = serve(source(24 * MIB), *RATE)
+    system = serve(source(24 * MIB), *RATE, workers=1)
     with system.download("-o", "copy.bin", "--report", "report.json", cwd=tmp_path) as client:
         client.wait_until_verified(0.2)
         client.signal(signal.SIGINT)

@@ -158,7 +158,7 @@ def test_3_gib_of_zeros_need_neither_transfer_nor_disk_space(serve: Serve, tmp_p
     size = 3 << 30
     with path.open("wb") as file:
         file.truncate(size)
-    system = serve(path)
+    system = serve(path, workers=1)
     part = tmp_path / ".copy.img.msd-part"
     for held in (0, size // 2):
         with part.open("wb") as file:
@@ -178,7 +178,7 @@ def test_a_full_disk_keeps_the_verified_segments(serve: Serve, source: Source, t
     ).returncode:
         pytest.skip("user namespaces with mounts are not available")
     path = source(48 * MIB)
-    system = serve(path, "--rate", "8MiB")
+    system = serve(path, "--rate", "32MiB", workers=1)
     small = tmp_path / "small"
     small.mkdir()
     command = [*MSD, "download", *system.server_flags, "--json", "-o", "copy.bin"]

@@ -36,7 +36,7 @@ def test_the_commands_for_several_files(serve: Serve, shared: Path, tmp_path: Pa
     3. Verifies the folder before and after it is updated.
     4. A name that looks like a glob is that of a file.
     """
-    flags = serve(shared).server_flags
+    flags = serve(shared, workers=1).server_flags
 
     def msd(*arguments: str, code: int = 0) -> CompletedProcess[str]:
         ended = run_msd(*arguments, *flags, cwd=tmp_path)

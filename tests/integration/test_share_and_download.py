@@ -96,7 +96,7 @@ def test_files_of_all_sizes_and_names_are_downloaded_correctly(
     names = {"with spaces and 'quotes'.bin": 1000, "übergröße – 漢字 🎬.mkv": 2000, "deep/er/file": 3000, "-o": 4000}
     for name, size in (sizes | names).items():
         make_file(tmp_path / "shared" / name, size, rng)
-    system = serve(tmp_path / "shared")
+    system = serve(tmp_path / "shared", workers=1)
     for name in sizes:
         download(system.servers, name, tmp_path / name, sync=False)
         assert files_equal(tmp_path / "shared" / name, tmp_path / name), name
@@ -168,7 +168,7 @@ def test_a_worker_refuses_files_that_are_not_shared(serve: Serve, tmp_path: Path
     (shared / "way-out").symlink_to(tmp_path / "secret")
     (shared / "way-in").symlink_to(shared / "film.bin")
     os.mkfifo(shared / "fifo")
-    system = serve(shared)
+    system = serve(shared, workers=1)
     names = ["../secret", str(tmp_path / "secret"), str(shared / "film.bin"), "way-out", "fifo", ".", "film.bin/", "no"]
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.linger = 0
@@ -209,7 +209,7 @@ def test_several_paths_are_shared_together(serve: Serve, tmp_path: Path, rng: ra
     photo = make_file(tmp_path / "photos" / "sub" / "a b.jpg", 2000, rng)
     make_file(tmp_path / "photos" / ".secret", 100, rng)
     make_file(tmp_path / "photos" / "x.tmp", 100, rng)
-    system = serve(film, str(tmp_path / "photos"), "--exclude", "*.tmp")
+    system = serve(film, str(tmp_path / "photos"), "--exclude", "*.tmp", workers=1)
     assert "not shared: 1 hidden, 1 excluded (--hidden)" in system.err.text.splitlines()
     listed = run_msd("list", "--json", *system.server_flags)
     assert [file["name"] for file in json.loads(listed.stdout)["files"]] == [".film.bin", "photos/sub/a b.jpg"]
@@ -227,7 +227,7 @@ def test_a_folder_and_files_are_downloaded_in_one_session(serve: Serve, tmp_path
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(rng.randbytes(size))
     (tree / "docs" / "nothing").mkdir()
-    system = serve(tree)
+    system = serve(tree, workers=1)
     (tmp_path / "out" / "music").mkdir(parents=True)
     (tmp_path / "out" / "music" / "song").write_bytes(b"mine")
     result = run_msd("download", "docs/", "*", "music/*", "nope", "-o", "out", *system.server_flags, cwd=tmp_path)
@@ -245,10 +245,10 @@ def test_a_folder_and_files_are_downloaded_in_one_session(serve: Serve, tmp_path
 
 def test_the_status_socket_sends_only_snapshots(serve: Serve, source: Source) -> None:
     """The status socket ignores data requests."""
-    system = serve(source(1000), "-i", "0.2")
+    system = serve(source(1000), "-i", "0.2", workers=1)
     with zmq.Context() as context, context.socket(zmq.XSUB) as subscriber:
         subscriber.linger = 0
-        subscriber.connect(f"tcp://127.0.0.1:{system.ports[4]}")
+        subscriber.connect(f"tcp://127.0.0.1:{system.ports[1]}")
         subscriber.send(encode(Describe(rid=1)))
         subscriber.send(b"\x01")
         for _ in range(3):
@@ -257,7 +257,7 @@ def test_the_status_socket_sends_only_snapshots(serve: Serve, source: Source) ->
 
 
 def test_all_of_many_small_requests_are_answered(serve: Serve, source: Source) -> None:
-    system = serve(source(1000))
+    system = serve(source(1000), workers=1)
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.linger = 0
         dealer.connect(f"tcp://127.0.0.1:{system.ports[0]}")

@@ -22,7 +22,7 @@ MAX_MODULES = 102
 
 
 def test_a_small_download_imports_only_what_it_needs(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
-    system = serve(make_file(tmp_path / "small.bin", 1024, rng))
+    system = serve(make_file(tmp_path / "small.bin", 1024, rng), workers=1)
     arguments = ["download", *system.server_flags, "--quiet", "-o", "copy.bin"]
     result = subprocess.run(
         [sys.executable, "-P", "-c", PROGRAM, *arguments],

@@ -111,10 +111,10 @@ def test_a_reader_that_pauses_bounds_the_memory_and_is_not_a_failure_of_the_serv
 def test_a_reader_that_closes_ends_the_download_at_once_and_quietly(serve: Serve, source: Source) -> None:
     """The next segment arrives only after many seconds, so the client does not learn from a write."""
     path = source(24 * MIB)
-    system = serve(path, "--rate", "512KiB")
+    system = serve(path, "--rate", "512KiB", workers=1)
     with downloading(system, "--quiet") as client:
         assert client.stdout.read(100) == path.read_bytes()[:100]
-        system.put_to_sleep(1, 2, 3, 4)
+        system.put_to_sleep(1)
         client.stdout.close()
         assert client.wait() == 141
         assert client.errors == ""
@@ -122,7 +122,7 @@ def test_a_reader_that_closes_ends_the_download_at_once_and_quietly(serve: Serve
 
 def test_an_interrupted_stream_has_only_verified_bytes_and_says_how_many(serve: Serve, source: Source) -> None:
     path = source(24 * MIB)
-    with downloading(serve(path)) as client:
+    with downloading(serve(path, workers=1)) as client:
         received = client.stdout.read(5 * MIB)
         wait_for("the reason of the wait", lambda: "its reader does not read" in client.errors)
         client.signal(signal.SIGINT)
@@ -152,7 +152,7 @@ def test_an_archive_is_unpacked_while_it_is_downloaded(serve: Serve, tmp_path: P
     with tarfile.open(tmp_path / "files.tar", "w") as archive:
         for file in files:
             archive.add(file, file.name)
-    system = serve(tmp_path / "files.tar")
+    system = serve(tmp_path / "files.tar", workers=1)
     command = [*MSD, "download", *system.server_flags]
     result = subprocess.run(
         ["bash", "-c", UNPACK, "bash", *command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False

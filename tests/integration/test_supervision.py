@@ -326,7 +326,7 @@ def test_only_the_first_20_files_that_cannot_be_shared_are_named(serve: Serve, t
     (folder / "film.bin").write_bytes(b"x" * 1234)
     for index in range(1000):
         (folder / f"tab-{index}\t").touch()
-    system = serve(folder)
+    system = serve(folder, workers=1)
     wait_for("the last note", lambda: "indexed" in system.err.text)
     notes = system.err.text.splitlines()
     assert sum(note.endswith("its name contains control characters") for note in notes) == 20

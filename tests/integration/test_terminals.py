@@ -163,7 +163,9 @@ def test_ctrl_z_is_ignored_if_no_shell_could_continue_the_process(
 def test_a_dumb_terminal_shows_the_metric_lines(
     serve: Serve, source: Source, on_terminal: OnTerminal, tmp_path: Path, env: dict[str, str]
 ) -> None:
-    terminal = on_terminal("download", *serve(source(MIB)).server_flags, "-o", str(tmp_path / "copy"), env=env)
+    terminal = on_terminal(
+        "download", *serve(source(MIB), workers=1).server_flags, "-o", str(tmp_path / "copy"), env=env
+    )
     assert terminal.wait() == 0
     assert "\x1b" not in terminal.text
     assert "Total: 1048.58" in terminal.text
@@ -198,7 +200,7 @@ def test_a_choice_is_asked_for_only_where_input_can_arrive(
     flags = shlex.join(["--plain", "-n", "1", "-f", str(source(MIB))])
 
     def serve(redirection: str) -> Terminal:
-        ports = " ".join(map(str, free_ports()[:2]))
+        ports = " ".join(map(str, free_ports()[3:]))
         command = f"exec {shlex.join(MSD)} serve {flags} -p {ports} {redirection}"
         return on_terminal("-c", command, program=["sh"])
 
@@ -220,7 +222,7 @@ def test_a_choice_is_asked_for_only_where_input_can_arrive(
 
 def test_a_closed_pipe_is_not_an_error(serve: Serve, source: Source, tmp_path: Path) -> None:
     """The reader of standard output closes the pipe early, as in ``msd list | head -1``."""
-    system = serve(source(MIB), "-i", "0.1")
+    system = serve(source(MIB), "-i", "0.1", workers=1)
     download = "download -o copy --force"
     for command in ("list", "status", "status --watch", "status --json", download, f"{download} --json", "toggle 1"):
         read, write = os.pipe()
@@ -264,7 +266,7 @@ def test_the_status_as_json_contains_the_events(serve: Serve, source: Source) ->
 
 def test_commands_succeed_with_closed_standard_streams(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(MIB)
-    system = serve(path)
+    system = serve(path, workers=1)
     for closed, *commands in (
         ("<&-", "download"),
         (">&-", "download", "list"),

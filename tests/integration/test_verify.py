@@ -26,7 +26,7 @@ def flip(path: Path, offset: int) -> None:
 
 def test_verify_reports_the_segments_that_differ(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(15 * MIB)
-    server_flags = serve(path).server_flags
+    server_flags = serve(path, workers=1).server_flags
     copy = tmp_path / "a copy.bin"
     shutil.copyfile(path, copy)
     intact = run_msd("verify", str(copy), *server_flags)
@@ -54,7 +54,7 @@ def test_verify_reports_the_segments_that_differ(serve: Serve, source: Source, t
 
 def test_a_sha_256_is_checked_before_the_output_is_in_place(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(3 * MIB)
-    server_flags = serve(path).server_flags
+    server_flags = serve(path, workers=1).server_flags
     right, wrong = hashlib.sha256(path.read_bytes()).hexdigest(), "0" * 64
     arguments = ["download", *server_flags, "-o", "copy.bin", "--quiet", "--sha256"]
     refused = run_msd(*arguments, wrong, cwd=tmp_path)
@@ -74,7 +74,7 @@ def test_a_sha_256_is_checked_before_the_output_is_in_place(serve: Serve, source
 
 
 def test_no_update_is_proposed_for_another_file(serve: Serve, source: Source, tmp_path: Path) -> None:
-    server_flags = serve(source(MIB)).server_flags
+    server_flags = serve(source(MIB), workers=1).server_flags
     (tmp_path / "api.py").write_text("print()\n" * 300)
     result = run_msd("verify", "api.py", *server_flags, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (5, "")
