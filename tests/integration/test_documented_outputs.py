@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from difflib import ndiff
 from pathlib import Path
 
-import pytest
-
 from docs.make_outputs import PAGE, PORTS, page
 from tests.processes import free_ports, run_msd
 
@@ -68,17 +66,16 @@ def test_the_page_of_outputs_matches_the_commands(runtime_folder: Path, tmp_path
     printed = page(ports, tmp_path)
     for port, documented in zip(ports, PORTS, strict=True):
         printed = re.sub(rf"\b{port}\b", str(documented), printed)
-    documented, outputs = dict(sections(PAGE.read_text(encoding="utf-8"))), dict(sections(printed))
+    expected, found = dict(sections(PAGE.read_text(encoding="utf-8"))), dict(sections(printed))
     differences = [
         f"{title}: {line}"
-        for title in documented | outputs
-        for line in ndiff(documented.get(title, []), outputs.get(title, []))
+        for title in expected | found
+        for line in ndiff(expected.get(title, []), found.get(title, []))
         if line[0] in "-+"
     ]
     assert not differences, "\n".join(["run make outputs", *differences])
 
 
-@pytest.mark.alone
 def test_the_demo_prints_the_lines_shown_in_the_readme(runtime_folder: Path) -> None:
     text = README.read_text(encoding="utf-8")
     shown = text.split("What the demo prints:\n\n```\n")[1].split("```")[0]

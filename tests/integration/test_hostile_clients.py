@@ -799,21 +799,21 @@ def flood_result(tmp_path_factory: pytest.TempPathFactory) -> FloodResult:
         system = stack.enter_context(module_system(tmp_path_factory.mktemp("flood"), 16 * MIB))
         client = stack.enter_context(WellBehavedClient(system.ports[:4]))
         client.count_segments(0.2)
-        undisturbed = client.count_segments(MEASURE_S) / MEASURE_S
+        undisturbed = client.count_segments(MEASURE_S / 2) / (MEASURE_S / 2)
         before = tcp_memory()
         with flood("no-read", 200, client, system.ports[:4]) as flooder:
             wait_for("the flood", lambda: flooder.out.text)
-            flooded = client.count_segments(4 * MEASURE_S) / (4 * MEASURE_S)
+            flooded = client.count_segments(3 * MEASURE_S) / (3 * MEASURE_S)
             peaks = [memory_of(worker.pid, "VmHWM") for worker in system.status().workers]
             result = FloodResult(undisturbed, flooded, peaks, tcp_memory() - before)
             assert flooder.process.poll() is None
         client.count_segments(0.2)
-        result.undisturbed = min(undisturbed, client.count_segments(MEASURE_S) / MEASURE_S)
+        result.undisturbed = min(undisturbed, client.count_segments(MEASURE_S / 2) / (MEASURE_S / 2))
         with flood("reconnect", 200, client, system.ports[:4]) as flooder:
             wait_for("the flood", lambda: flooder.out.text)
-            client.count_segments(MEASURE_S)
+            client.count_segments(MEASURE_S / 2)
             sent_before = bytes_sent(system)
-            arrived = client.count_segments(3 * MEASURE_S)
+            arrived = client.count_segments(1.5 * MEASURE_S)
             result.share = arrived * MIB / (bytes_sent(system) - sent_before)
             assert flooder.process.poll() is None
         return result

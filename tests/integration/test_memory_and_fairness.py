@@ -65,7 +65,7 @@ def check_memory(system: System, size: int, output: Path) -> None:
 @pytest.mark.alone
 def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, tmp_path: Path) -> None:
     """All clients start when the workers wake up. When the first client finishes, the others have nearly finished."""
-    path = source(10 * MIB)
+    path = source(6 * MIB)
     system = serve(path, "--rate", "16MiB")
     system.put_to_sleep(1, 2, 3, 4)
     with ExitStack() as stack:

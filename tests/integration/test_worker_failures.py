@@ -98,14 +98,16 @@ def test_a_download_waits_while_all_workers_sleep_and_resumes_with_the_first_awa
     assert first_data["at"] - woken_at < 0.2
 
 
+@pytest.mark.soak
 @pytest.mark.alone
-@pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.soak)])
 def test_no_connection_takes_the_default_port_35416_while_its_worker_sleeps(
-    serve: Serve, source: Source, tmp_path: Path, seconds: int
+    serve: Serve, source: Source, tmp_path: Path
 ) -> None:
     """Port 35416 is in the kernel's ephemeral range. The worker on this port sleeps for some seconds while a client
-    runs; during that time no outgoing connection may take the port.
+    runs; during that time no outgoing connection may take the port. ``tests/environments/test_ports.py`` has a machine
+    with few such ports.
     """
+    seconds = 10
     path = source(2 * (seconds + 2) * MIB)
     ports = (21018, 27215, 35416, 19222, 39223)
     # A closed outgoing connection blocks its port for a minute (TIME_WAIT).
