@@ -40,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("msd")
 
 
+def pytest_collection_finish() -> None:
+    # The tests live until the end: the collector need not look at them again and again.
+    gc.collect()
+    gc.freeze()
+
+
 SEED = pytest.StashKey[int]()
 
 
@@ -75,7 +81,7 @@ def _port_slot() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_leaks(_zero_copy_thread: None, _port_slot: None) -> Iterator[None]:
-    """Fails a test that leaks a process, a thread (including ZeroMQ's) or a socket."""
+    """Fails a test that leaks a process, a thread (including ZeroMQ's), a socket or the watch of a part file."""
     before = _resources()
     yield
     deadline = time.monotonic() + LEAK_TIMEOUT
@@ -87,7 +93,7 @@ def _no_leaks(_zero_copy_thread: None, _port_slot: None) -> Iterator[None]:
 
 
 def _resources() -> Counter[str]:
-    """Counts the child processes, threads, ZeroMQ threads and sockets of this process."""
+    """Counts the child processes, threads, ZeroMQ threads, sockets and watched files of this process."""
     counts: Counter[str] = Counter()
     for task in Path("/proc/self/task").iterdir():
         try:
@@ -100,9 +106,11 @@ def _resources() -> Counter[str]:
     counts["threads"] = threading.active_count()
     for fd in Path("/proc/self/fd").iterdir():
         try:
-            counts["sockets"] += os.readlink(fd).startswith("socket:")
+            target = os.readlink(fd)
         except OSError:
             continue
+        counts["sockets"] += target.startswith("socket:")
+        counts["watched files"] += target == "anon_inode:inotify"
     return counts
 
 

@@ -121,7 +121,7 @@ def test_flipped_bits_are_detected_and_their_worker_is_banned(network: Build, so
 def test_a_stalled_connection_to_server_5_does_not_disturb_a_download(
     network: Build, source: Source, tmp_path: Path
 ) -> None:
-    path = source(48 * MIB)
+    path = source(32 * MIB)
     net = network(path, "--rate", "4MiB", "-i", "0.1")
     with net.download(tmp_path / "copy") as client:
         client.wait_until_verified(0.1)

@@ -26,11 +26,12 @@ def test_workers_with_corrupt_old_or_truncated_files_are_reported_and_the_output
     serve: Serve, tmp_path: Path, rng: random.Random
 ) -> None:
     path, older, shrinking = (tmp_path / name / "film.bin" for name in ("current", "older", "shrinking"))
-    make_file(path, 128 * MIB, rng)
-    make_file(older, 128 * MIB, rng)
+    make_file(path, 64 * MIB, rng)
+    make_file(older, 64 * MIB, rng)
     shrinking.parent.mkdir()
     shutil.copyfile(path, shrinking)
-    current, outdated, truncated = serve(path, "--rate", "25MiB"), serve(older), serve(shrinking, "--rate", "5MiB")
+    current, outdated = serve(path, "--rate", "12MiB"), serve(older, workers=1)
+    truncated = serve(shrinking, "--rate", "5MiB", workers=1)
     ports = free_ports()
     with (
         Relay(ports[0], current.ports[0], hold=0.3),
@@ -52,7 +53,7 @@ def test_workers_with_corrupt_old_or_truncated_files_are_reported_and_the_output
     assert {event["worker"] for event in client.events_of("retry") if event["cause"] == "corrupt"} == {"2"}
     assert [worker.complaints for worker in current.status().workers] == [0, found, 0, 0]
     for system in (current, outdated, truncated):
-        assert [worker.restarts for worker in system.status().workers] == [0] * 4
+        assert {worker.restarts for worker in system.status().workers} == {0}
 
 
 def test_if_every_worker_sends_a_corrupt_segment_no_output_is_published(
@@ -72,7 +73,7 @@ def test_if_every_worker_sends_a_corrupt_segment_no_output_is_published(
 def test_a_worker_of_other_servers_does_not_end_the_download(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     path = make_file(tmp_path / "servers" / "film.bin", 24 * MIB, rng)
     servers = serve(path.parent, "--rate", "2MiB")
-    other = serve(make_file(tmp_path / "other" / "other.bin", MIB, rng))
+    other = serve(make_file(tmp_path / "other" / "other.bin", MIB, rng), workers=1)
     server_flags = ["-p", *map(str, [*servers.ports[:3], other.ports[0], servers.ports[4]])]
 
     def workers_reported(state: str, *names: str) -> bool:

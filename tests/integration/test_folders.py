@@ -20,7 +20,7 @@ from msd.wire.errors import DiskError, NotFoundError
 from tests.processes import MIB, MSD, Process, Serve, System, wait_for
 
 #: Small files, and how many times the client is killed.
-FILES, KILLS = 1200, 10
+FILES, KILLS = 800, 6
 
 
 def make_tree(root: Path, rng: random.Random, files: int = FILES) -> dict[str, bytes]:

@@ -78,7 +78,7 @@ cp copy.bin ..
 """
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.soak)])
 def test_a_repeatedly_killed_client_fetches_no_segment_twice(
     serve: Serve, source: Source, tmp_path: Path, rng: random.Random, kills: int
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_repeatedly_killed_client_fetches_no_segment_twice(
     assert bytes_sent(system) <= size + kills * IN_FLIGHT
 
 
-@pytest.mark.parametrize("blocks", [4, pytest.param(32, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("blocks", [2, pytest.param(32, marks=pytest.mark.soak)])
 def test_only_missing_segments_of_a_2_gib_file_are_fetched(
     serve: Serve, memory_folder: Path, rng: random.Random, blocks: int
 ) -> None:

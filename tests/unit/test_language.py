@@ -43,15 +43,16 @@ EXCLUDED = Path(__file__)
 
 
 @cache
-def checked_files() -> dict[Path, str]:
-    """The text of product code, tests, benchmarks and documentation, in lower case and with spaces for underscores."""
+def checked_files() -> dict[Path, tuple[str, str]]:
+    """The text of all product code, tests, benchmarks and documentation, as it is and as it is checked."""
     folders = ("broker", "client", "wire", "workers", "tests", "bench", "docs")
     code = [path for folder in folders for path in (ROOT / folder).glob("**/*.py")]
     code += (ROOT / "src" / "msd").glob("*.py")
     names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "config.toml", "pyproject.toml")
     pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in names)]
     paths = sorted(path for path in [*code, *pages] if path != EXCLUDED)
-    return {path: path.read_text(encoding="utf-8").lower().replace("_", " ") for path in paths}
+    texts = {path: path.read_text(encoding="utf-8") for path in paths}
+    return {path: (text, text.lower().replace("_", " ")) for path, text in texts.items()}
 
 
 def findings(pattern: str) -> list[str]:
@@ -59,10 +60,10 @@ def findings(pattern: str) -> list[str]:
     regex = re.compile(pattern)
     return [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path, text in checked_files().items()
-        if regex.search(text)
-        for number, line in enumerate(text.splitlines(), 1)
-        if regex.search(line)
+        for path, (text, checked) in checked_files().items()
+        if regex.search(checked)
+        for number, (line, checked_line) in enumerate(zip(text.splitlines(), checked.splitlines(), strict=True), 1)
+        if regex.search(checked_line)
     ]
 
 

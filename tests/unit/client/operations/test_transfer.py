@@ -375,14 +375,14 @@ def test_a_corrupt_segment_is_counted_retried_and_reported_to_server_5(tmp_path:
 def test_what_a_peer_says_that_it_has_is_limited_by_the_units_of_the_plan(units: int, tmp_path: Path) -> None:
     """Bits beyond the last unit are ignored. A peer that sends many more is not used any more."""
     pool, events = FakePool(), list[Event]()
-    run = FileRun(pool, PartFile(tmp_path / "copy", MANIFEST), b"", events.append, 8 * MIB, None)
-    transfer = run.transfer
-    transfer.pass_on(MANIFEST.id, units)
     length = -(-units // 8)
-    for peer, size in ((FIRST_PEER, length + HELD_RESERVE), (FIRST_PEER + 1, length + HELD_RESERVE + 1)):
-        transfer.handle(opened(peer, features=[PASSES_ON]))
-        held: Any = zmq.Frame(b"\xff" * size)
-        transfer.handle(ReplyReceived(peer, Holds(rid=5), Held(rid=5, epoch=7, plan=MANIFEST.id), held))
+    with closing(PartFile(tmp_path / "copy", MANIFEST)) as part:
+        transfer = FileRun(pool, part, b"", events.append, 8 * MIB, None).transfer
+        transfer.pass_on(MANIFEST.id, units)
+        for peer, size in ((FIRST_PEER, length + HELD_RESERVE), (FIRST_PEER + 1, length + HELD_RESERVE + 1)):
+            transfer.handle(opened(peer, features=[PASSES_ON]))
+            held: Any = zmq.Frame(b"\xff" * size)
+            transfer.handle(ReplyReceived(peer, Holds(rid=5), Held(rid=5, epoch=7, plan=MANIFEST.id), held))
     assert transfer._held == {FIRST_PEER: (1 << 8 * length) - 1}
     assert pool.bans == [("ban", FIRST_PEER + 1)]
     changes = [(event.name, event.detail) for event in events if isinstance(event, WorkerChanged) and event.detail]
