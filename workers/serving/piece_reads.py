@@ -1,9 +1,10 @@
 """Decides which pieces are read when, and which jobs they complete: a pure core.
 
 Jobs that need the same piece share one read, and the last pieces stay in memory. Pieces that follow one another in a
-file are read together if jobs need them at the same time: a store takes about as long for four as for two. Each mount
-or store that reads wait for has a bounded number of reads of its own, so that one that hangs delays no other. A read
-that takes too long is refused, and occupies its place until it ends; meanwhile the file is refused at once.
+file of a store are read together if jobs need them at the same time: a store takes about as long for four as for two.
+Each mount or store that reads wait for has a bounded number of reads of its own, so that one that hangs delays no
+other. A read that takes too long is refused, and occupies its place until it ends; meanwhile the file is refused at
+once.
 
 Reads nothing: see ``workers/serving/read_threads.py``.
 """
@@ -22,9 +23,6 @@ from msd.workers.source.source import Piece, PieceOrder, ReadRefused
 
 #: Maximum number of reads at once for each thing that they wait for.
 MAX_READS = 16
-#: Maximum size in bytes of the pieces that are read together. Larger ranges cost a store hardly less, and nothing of
-#: them can be sent before all of it has arrived.
-MAX_READ = 4 << 20
 
 J = TypeVar("J")
 Data = bytes | ReadRefused
@@ -143,7 +141,7 @@ class PieceReads(Core["JobArrived[J] | ReadEnded | TimePassed", "StartRead | Job
             together, size = [wanted], wanted.order.length
             while following := queue.get(Piece(piece.id, piece.index + len(together))):
                 size += following.order.length
-                if size > MAX_READ:
+                if size > wanted.order.wait.joined_size:
                     break
                 together.append(queue.pop(following.order.piece))
             self._started[name] += 1

@@ -17,7 +17,8 @@ from msd.workers.source.source import Wait
 
 #: The types of file systems that another machine or program serves.
 REMOTE = frozenset({"9p", "afs", "ceph", "cifs", "fuse", "fuseblk", "lustre", "nfs", "nfs4", "smb3", "virtiofs"})
-#: A read from another machine or program that takes longer (seconds) hangs.
+#: A read from another machine or program that takes longer (seconds) hangs. Therefore pieces are not read together:
+#: a slow mount could not send 16 reads of 4 MiB in that time.
 READ_LIMIT_S = 10.0
 #: Further types of file systems whose times do not tell of each change.
 UNRELIABLE = frozenset({"exfat", "msdos", "vfat"})

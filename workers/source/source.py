@@ -34,10 +34,13 @@ class ReadRefused(Struct, frozen=True):
 
 
 class Wait(Struct, frozen=True):
-    """What a read may have to wait for: its name, and the seconds after which it counts as hanging."""
+    """What a read may have to wait for: its name, the seconds after which the read counts as hanging, and the maximum
+    size in bytes of several pieces that are read together; 0 if each piece is read alone.
+    """
 
     name: str
     limit_s: float
+    joined_size: int = 0
 
 
 class Source(Protocol):

@@ -15,6 +15,9 @@ from msd.workers.source.source import Content, ReadRefused, Wait
 
 #: Attempts to read what the store sends wrongly.
 ATTEMPTS = 2
+#: Maximum size in bytes of the pieces that are read together. Larger ranges cost a store hardly less, and nothing of
+#: them can be sent before all of it has arrived.
+JOINED_SIZE = 4 << 20
 #: Maximum number of ETags that are remembered.
 MAX_ETAGS = 4096
 
@@ -25,7 +28,7 @@ class StoreFiles:
     def __init__(self, share: Share, stores: dict[str, ObjectStore]) -> None:
         self._share = share
         self._stores = stores
-        self._waits = {name: Wait(store.url.store, READ_LIMIT_S) for name, store in stores.items()}
+        self._waits = {name: Wait(store.url.store, READ_LIMIT_S, JOINED_SIZE) for name, store in stores.items()}
         #: The ETags of the indexed versions, by the file's name and the version.
         self._etags: dict[tuple[str, int], str] = {}
 

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import TimePassed
-from msd.workers.serving.piece_reads import MAX_READ, MAX_READS, JobArrived, JobReady, PieceReads, ReadEnded, StartRead
+from msd.workers.serving.piece_reads import MAX_READS, JobArrived, JobReady, PieceReads, ReadEnded, StartRead
 from msd.workers.source.source import Piece, PieceOrder, ReadRefused, Wait
 
-STORE, MOUNT = Wait("s3://films", 30.0), Wait("/mnt/films", 10.0)
+STORE, MOUNT = Wait("s3://films", 30.0, 64), Wait("/mnt/films", 10.0)
 
 
 def order(number: int, index: int = 0, wait: Wait = STORE, length: int = 4) -> PieceOrder:
@@ -73,9 +73,16 @@ def test_pieces_that_follow_one_another_are_read_together(reads: PieceReads[str]
 
 
 def test_what_is_read_together_is_limited(reads: PieceReads[str]) -> None:
-    orders = [order(1, index, length=MAX_READ // 2) for index in range(3)]
+    orders = [order(1, index, length=STORE.joined_size // 2) for index in range(3)]
     reads.handle(JobArrived("a", (*orders,)), 0.0)
     assert start(reads) == [(orders[0], orders[1]), (orders[2],)]
+
+
+def test_on_a_mount_each_piece_is_read_alone(reads: PieceReads[str]) -> None:
+    """A slow mount could not deliver all reads before they count as hanging if they were larger."""
+    orders = [order(1, index, MOUNT) for index in range(3)]
+    reads.handle(JobArrived("a", (*orders,)), 0.0)
+    assert start(reads) == [(each,) for each in orders]
 
 
 def test_a_piece_of_a_file_that_may_change_unnoticed_is_read_each_time(reads: PieceReads[str]) -> None:
@@ -126,7 +133,7 @@ def test_a_read_that_hangs_is_refused_and_so_is_its_file_until_it_ends(reads: Pi
 
 
 def test_a_piece_that_waited_behind_a_hanging_read_of_its_file_is_refused(reads: PieceReads[str]) -> None:
-    pieces = tuple(order(1, 2 * index, MOUNT) for index in range(MAX_READS + 1))
+    pieces = tuple(order(1, index, MOUNT) for index in range(MAX_READS + 1))
     reads.handle(JobArrived("a", pieces), 0.0)
     start(reads)
     reads.handle(TimePassed(), 10.0)
