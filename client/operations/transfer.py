@@ -45,8 +45,8 @@ from msd.wire.support.units import format_count
 DATA_REPLIES = (Segment, Bundle)
 #: Seconds between two ``Progress`` events.
 PROGRESS_INTERVAL_S = 0.1
-#: The number of bytes beyond those of the plan's units that a peer may send of what it has, for it may round up. They
-#: are ignored. Otherwise only the size of a frame would limit what is kept for each peer.
+#: When a peer says what it has, it may send this many bytes more than the units of the plan take, because it may round
+#: up. They are ignored. Without this limit, only the size of a frame would limit what is kept for each peer.
 HELD_RESERVE = 64
 
 
@@ -327,12 +327,14 @@ class Transfer(Task):
     def _on_held(self, event: ReplyReceived) -> None:
         """Translates what a peer has of the plan into units."""
         payload = event.payload.buffer if event.payload is not None else memoryview(b"")
+        # The peer may have another plan, with more units: for example, it has another version of the file.
+        if not isinstance(event.reply, Held) or event.reply.plan != self._plan:
+            payload = memoryview(b"")
         length = -(-self._scheduler.plan_units // 8)
         if len(payload) > length + HELD_RESERVE:
             self._ban(Ban(event.worker, BanReason.MALFORMED))
             return
-        is_known = isinstance(event.reply, Held) and event.reply.plan == self._plan
-        held = int.from_bytes(payload[:length], "little") if is_known else 0
+        held = int.from_bytes(payload[:length], "little")
         self._held[event.worker] = held
         self._passed_groups = [group for group in self._passed_groups if group.remaining]
         units = sum(self._translate(held, group) for group in self._passed_groups)

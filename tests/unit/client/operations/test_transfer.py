@@ -389,6 +389,19 @@ def test_what_a_peer_says_that_it_has_is_limited_by_the_units_of_the_plan(units:
     assert changes == [("peer 2", "sent a malformed reply")]
 
 
+def test_a_peer_that_has_another_plan_has_nothing_and_is_not_banned(tmp_path: Path) -> None:
+    """Its plan has more units: for example, it has the new version of a file that has grown."""
+    pool = FakePool()
+    with closing(PartFile(tmp_path / "copy", MANIFEST)) as part:
+        transfer = FileRun(pool, part, b"", lambda _: None, 8 * MIB, None).transfer
+        transfer.pass_on(MANIFEST.id, 8)
+        transfer.handle(opened(FIRST_PEER, features=[PASSES_ON]))
+        held: Any = zmq.Frame(b"\xff" * (HELD_RESERVE + 2))
+        transfer.handle(ReplyReceived(FIRST_PEER, Holds(rid=5), Held(rid=5, epoch=7, plan=b"o" * 32), held))
+    assert transfer._held == {FIRST_PEER: 0}
+    assert pool.bans == []
+
+
 def test_a_worker_that_lacks_the_version_is_named_with_its_host_and_the_reason(tmp_path: Path) -> None:
     events: list[Event] = []
     refusal = Refusal(rid=1, epoch=7, reason=RefusalReason.CHANGED)
