@@ -408,7 +408,9 @@ class Supervisor(Core[Event, Action]):
         if state is WorkerState.ASLEEP:
             # A worker that has joined may bring the order, and then it is not known who gave it.
             return (worker.operator or AN_OPERATOR) if worker.wanted is WantedState.ASLEEP else ""
-        is_ordered = (worker.state, state) == (WorkerState.ASLEEP, WorkerState.AWAKE) or cause is ToggleReceived
+        # A worker that wakes up may already have to sleep again: then another operator has woken it up.
+        wakes_up = (worker.state, state) == (WorkerState.ASLEEP, WorkerState.AWAKE)
+        is_ordered = cause is ToggleReceived or (wakes_up and worker.wanted is WantedState.AWAKE)
         return worker.operator if is_ordered else ""
 
     def _order(self, worker: WorkerRecord) -> SendOrder:

@@ -56,7 +56,7 @@ class WorkerRecord(Struct):
     failed_attempts: int = 0
     next_attempt: float = 0.0
     wanted: WantedState = WantedState.AWAKE
-    #: The operator who has ordered that, for people; empty if that is not known.
+    #: The operator who has ordered the wanted state, for people; empty if the operator is not known.
     operator: str = ""
     state: WorkerState = WorkerState.STARTING
     #: The run that has registered, 0 if there is none, and the token that proves to be that run.

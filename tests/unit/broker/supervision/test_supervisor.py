@@ -1087,6 +1087,17 @@ def test_a_change_that_an_operator_has_ordered_names_the_operator() -> None:
     ]
 
 
+def test_a_worker_that_wakes_up_late_was_not_woken_up_by_the_operator_who_wants_it_to_sleep_again() -> None:
+    """Its heartbeat answers the order before the last one."""
+    scenario = awake()
+    scenario.handle(ToggleReceived(1, WantedState.ASLEEP, "anna"))
+    scenario.heartbeat(ReportedState.ASLEEP)
+    scenario.handle(ToggleReceived(1, WantedState.AWAKE, "ben"))
+    scenario.handle(ToggleReceived(1, WantedState.ASLEEP, "carla"))
+    scenario.heartbeat()
+    assert [(change.after, change.operator) for change in scenario.changes[2:]] == [(WorkerState.AWAKE, "")]
+
+
 def test_a_worker_that_brings_the_order_to_sleep_does_not_say_who_gave_it() -> None:
     scenario = awake()
     scenario.supervisor.workers[1].wanted = WantedState.ASLEEP
