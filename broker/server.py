@@ -158,7 +158,8 @@ class Broker:
             if now >= self._next_sample:
                 # Sample the rates every second, even if snapshots are published less often.
                 self._next_sample = now + SAMPLE_INTERVAL_S
-                self._event_log.sample(self._snapshot(), time.time(), self._sessions, self._downloads.names)
+                sessions, names = self._supervisor.sessions, self._downloads.names
+                self._event_log.sample(self._snapshot(), time.time(), sessions, names)
                 self._restore_folder()
                 if self._access_log is not None and (problem := self._access_log.new_problem()):
                     self._event_log.on_access_log(problem, time.time())
@@ -332,11 +333,6 @@ class Broker:
             malformed_messages=self._listeners.malformed_messages,
             rejected_connections=self._listeners.rejected_connections,
         )
-
-    @property
-    def _sessions(self) -> frozenset[int]:
-        """The sessions of the clients that workers serve."""
-        return frozenset().union(*(worker.heartbeat.sessions for worker in self._supervisor.workers.values()))
 
     def _shut_down(self, code: int, cause: str) -> None:
         if self._supervisor.quitting:

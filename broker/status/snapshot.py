@@ -83,9 +83,7 @@ class SnapshotBuilder:
             files=self.files if self.catalogue else max((h.files for h in heartbeats), default=0),
             indexing=self.indexing,
             # A heartbeat counts all clients, but lists a limited number of sessions.
-            clients=max(
-                [len(frozenset().union(*(h.sessions for h in heartbeats))), *(h.load.clients for h in heartbeats)]
-            ),
+            clients=max([len(supervisor.sessions), *(h.load.clients for h in heartbeats)]),
             malformed_messages=malformed_messages,
             rejected_connections=rejected_connections,
             workers=[

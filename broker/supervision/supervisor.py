@@ -108,6 +108,11 @@ class Supervisor(Core[Event, Action]):
     def any_awake(self) -> bool:
         return any(worker.state is WorkerState.AWAKE for worker in self.workers.values())
 
+    @property
+    def sessions(self) -> frozenset[int]:
+        """The sessions of the clients that are being served. A worker lists a limited number of them."""
+        return frozenset().union(*(worker.heartbeat.sessions for worker in self.workers.values()))
+
     def recall(self, join: Join) -> Join:
         """Returns a join with the number and the wanted state that the worker of this name had before it left, unless
         it brings them itself.
