@@ -174,9 +174,8 @@ class EventLog:
     def on_receiver_banned(self, name: str, place: str, now: float) -> None:
         """Records that a receiver is not named to others any more. ``name`` is empty if it is not known."""
         receiver = f"receiver {presentable(name)} at {place}" if name else f"the receiver at {place}"
-        self._record(
-            f"{receiver} has sent wrong data to others: it is not named to them any more", now, is_failure=True
-        )
+        text = "has sent wrong data to others: it is not named to them any more"
+        self._record(f"{receiver} {text}", now, public_text=f"a receiver {text}", is_failure=True)
 
     def report(
         self,

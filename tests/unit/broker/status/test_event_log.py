@@ -311,7 +311,9 @@ def test_a_flood_of_refused_joins_does_not_push_out_other_events(event_log: Even
     assert len(event_log._refused) == MAX_REFUSED
 
 
-def test_a_receiver_that_sends_wrong_data_is_named_by_key_and_address(event_log: EventLog, lines: list[Line]) -> None:
+def test_a_receiver_that_sends_wrong_data_is_named_by_key_and_address_to_operators(
+    event_log: EventLog, lines: list[Line]
+) -> None:
     event_log.on_receiver_banned("anna", "192.0.2.7:24018", NOW)
     event_log.on_receiver_banned("", "192.0.2.8:24018", NOW)
     text = "has sent wrong data to others: it is not named to them any more"
@@ -319,3 +321,5 @@ def test_a_receiver_that_sends_wrong_data_is_named_by_key_and_address(event_log:
         f"receiver anna at 192.0.2.7:24018 {text}",
         f"the receiver at 192.0.2.8:24018 {text}",
     ]
+    public = event_log.report(1, snapshot(), NOW, is_operator=False)
+    assert [event.text for event in public.events] == [f"a receiver {text}"] * 2
