@@ -1,8 +1,8 @@
 """Decides which workers and hosts are slow, each compared with the others. Pure.
 
 A worker that sends less than others may only be asked for less. Clients request parts from all workers that have a
-file, so a worker is compared with those that serve the same files to no more clients than it does. A worker that is
-idle, or that has just become awake, is not compared.
+file, so a worker is compared with those that serve the same files, and only if it serves at least as many clients as
+they do (their median). A worker that is idle, or that has just become awake, is not compared.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from msd.wire.protocol.states import WantedState, WorkerState
 SLOW = 0.5
 #: It must also send this much less, in bytes a second: if clients request little, two segments more or less are chance.
 MIN_DIFFERENCE = 2 * SEGMENT_LIMIT / RATE_WINDOW_S
-#: For as many seconds in a row, each of whose rates is a mean of some seconds itself.
+#: A worker must be that slow for this many seconds in a row. The rate of each second is itself a mean of some seconds.
 SLOW_S = 5
 
 
