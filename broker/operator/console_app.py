@@ -53,7 +53,7 @@ from msd.wire.protocol.messages import Status, StatusReport
 REDRAW_INTERVAL_S = 0.1
 #: Lines of the title, the keys, and the alarm.
 BAR_LINES = 2
-#: Seconds for which the addresses of this machine are known: they change when it gets another network.
+#: Seconds after which the addresses of this machine are read again: they change when it joins another network.
 HOSTS_S = 10.0
 
 

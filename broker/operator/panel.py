@@ -58,7 +58,7 @@ class PanelView(Widget):
         self._is_changed = True
         #: The row that the operator has selected; None as long as it is the first one.
         self._chosen: Hashable = None
-        #: The row that was selected at last, if the panel keeps it.
+        #: The row that was selected last, if the panel keeps it.
         self._kept: Hashable = None
         #: The row that the screen shows as selected; None if it shows none.
         self._shown: Hashable = None

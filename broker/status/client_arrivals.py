@@ -29,7 +29,7 @@ class ClientArrivals:
     def __init__(self) -> None:
         #: The sessions whose arrival was an event, and the names of their clients; empty if not known.
         self._known: dict[int, str] = {}
-        #: The other ones, and for how many samples their names were awaited.
+        #: The sessions whose arrival is no event yet, and for how many samples the names of their clients were awaited.
         self._new: dict[int, int] = {}
         #: The number of clients whose sessions no worker has listed.
         self._unlisted = 0

@@ -38,7 +38,8 @@ PENDING = {
 class Row(Struct, frozen=True):
     """One worker as displayed: its status, the seconds since that status arrived, and its recent rates.
     ``has_other_list`` is True if the worker has joined with another catalogue than that for which server 5 vouches.
-    ``others_rate`` is the rate in bytes a second of the workers than which this one is slower, 0 if it is not slow.
+    ``others_rate`` is the median rate of the workers with which this one is compared, in bytes a second; 0 if it is
+    not slow.
     """
 
     worker: WorkerStatus
@@ -49,7 +50,7 @@ class Row(Struct, frozen=True):
 
     @property
     def sent(self) -> SenderRates | None:
-        """What the worker has sent, to compare it with others; None if that says nothing."""
+        """The rates of the worker, to compare them with those of others; None if the worker is not compared."""
         return worker_rates(self.worker, self.rates)
 
     @property

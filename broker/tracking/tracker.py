@@ -306,7 +306,7 @@ class Tracker(Core[Event, Action]):
                 record.state = HolderState.PROBED
             self._probes[place] = record.network
             self._probes_of_network[record.network] += 1
-            # One that is handed out is not given up hastily.
+            # A holder that is handed out gets the full time.
             seconds = HURRIED_PROBE_S if is_hurried and record.state is HolderState.PROBED else PROBE_S
             yield Probe(*place, seconds)
 

@@ -236,7 +236,7 @@ class SelectionDownload(Task):
                     self._check(entry)
             if time.monotonic() >= deadline:
                 break
-        # Also before all is checked: what is checked is requested from now on, and must not fill the disk.
+        # Before all entries are checked, too: those that are checked are requested now, and could fill the disk.
         self._receiver.check_free_space(self._transfer.total - self._transfer.verified)
 
     def _check(self, entry: Entry) -> None:

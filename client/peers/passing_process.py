@@ -136,7 +136,7 @@ class PassingProcess:
     def close(self) -> None:
         """Ends the process in order, or kills it if that takes too long. Its last heartbeat has the final figures."""
         if self._process.returncode is None:
-            # So that the pipe has room for the last heartbeat.
+            # Otherwise the pipe may have no room for the last heartbeat.
             self._read()
         self._input.close()
         if self._process.returncode is None:

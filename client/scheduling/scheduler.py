@@ -580,7 +580,7 @@ class Scheduler(Core[Event, Action]):
     # Choosing workers and parts.
 
     def _request_units(self, event: Event, now: float) -> list[Action]:
-        """Requests parts from all workers with credit: one from each in turn, to be fair."""
+        """Requests parts from all workers with credit: one, or one run of units, from each in turn, to be fair."""
         has_paused = False
         while self._pauses and self._pauses[pause := next(iter(self._pauses))] <= now:
             self._end_pause(*pause)

@@ -182,9 +182,9 @@ class Contacts(Core[Event, Action]):
             refusal = self._refusal(name)
             return refusal.outcome, refusal.detail
         result = self._result(endpoint)
-        return self._meaning(ConnectionRefusal.MECHANISM) if self._is_mismatch(
-            result
-        ) else result.outcome, result.detail
+        if self._is_mismatch(result):
+            return self._meaning(ConnectionRefusal.MECHANISM), ""
+        return result.outcome, result.detail
 
     def _refusal(self, name: str) -> Contact:
         """Returns the last refusal of a server. A wrong key is only a guess: the handshake failed for some reason."""

@@ -23,7 +23,7 @@ from msd.workers.source.share import Share
 
 #: Ranges that are read at once, and those that are begun before the result of the first is needed.
 THREADS, AHEAD = 16, 32
-#: The size in bytes of a range of a large object, as far as segments are no larger.
+#: The size in bytes of a range of a large object, unless a segment of the object is larger.
 RANGE_SIZE = 4 << 20
 #: Attempts to read a range, if the store sends it wrongly or does not answer.
 ATTEMPTS = 3
