@@ -74,13 +74,17 @@ def run(server_flags: ServerFlags, flags: DownloadFlags) -> int:
         on_event: OnEvent = ProgressThrottle(printer.on_event, min(flags.interval, max_interval)).handle
         if flags.report is None:
             report = _download(server_flags, flags, on_event)
+            printer.on_done(report)
         else:
             from msd.client.report.report_file import ReportFile
 
             with ReportFile(flags.report) as report_file:
                 report = _download(server_flags, flags, report_file.recorder(on_event))
-                report_file.write(report)
-        printer.on_done(report)
+                try:
+                    report_file.write(report)
+                finally:
+                    # The download is complete, even if the disk has no room for its report.
+                    printer.on_done(report)
     except BaseException as error:
         with contextlib.suppress(OSError):
             printer.close(INTERRUPTED_OUTPUT_TIMEOUT_S if isinstance(error, Interrupted) else None)

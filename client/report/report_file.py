@@ -6,6 +6,7 @@ The file is written atomically. ``docs/operations.md`` documents its content.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -20,7 +21,7 @@ from msd.client.report.event_recorder import EventRecorder
 from msd.client.report.json_values import error_values, files_report_values, report_values, totals_values
 from msd.client.report.totals import RunningTotals
 from msd.wire.errors import DiskError, MsdError, UsageError
-from msd.wire.support.files import replace_file
+from msd.wire.support.files import check_replaceable, replace_file
 from msd.wire.support.output import print_line
 
 #: Version of the file format. New keys do not change the version.
@@ -30,7 +31,7 @@ VERSION = 1
 class ReportFile:
     """Records a download and writes its report. If the ``with`` block fails, the report contains the error.
 
-    Raises ``UsageError`` at once if ``file`` cannot be written.
+    Raises ``UsageError`` or ``DiskError`` at once if ``file`` cannot be created.
     """
 
     def __init__(self, file: str) -> None:
@@ -90,18 +91,41 @@ class ReportFile:
 
 
 def check_writable(file: str, flag: str) -> None:
-    """Raises ``UsageError`` if ``file``, the value of ``flag``, is a folder or is in a folder that does not exist."""
+    """Raises ``UsageError`` if ``file``, the value of ``flag``, is a folder or is in a folder that does not exist, and
+    ``DiskError`` if ``write_file`` cannot create or open it. Writes nothing to it.
+    """
     path = Path(file)
     if not path.parent.is_dir() or path.is_dir():
         raise UsageError(f"{flag} {file}: must be a file in an existing folder")
+    try:
+        if _is_written_directly(path):
+            _check_access(path)
+        else:
+            check_replaceable(path)
+    except OSError as error:
+        raise DiskError(f"{flag} {file}: cannot be created: {error.strerror}: choose another file") from None
 
 
 def write_file(path: Path, data: bytes) -> None:
     """Writes a file atomically, but writes directly to anything other than a regular file (a pipe, a device, a link).
     Raises ``OSError``.
     """
+    if _is_written_directly(path):
+        path.write_bytes(data)
+    else:
+        replace_file(path, data)
+
+
+def _is_written_directly(path: Path) -> bool:
+    """True unless ``path`` is a regular file, or does not exist."""
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            path.write_bytes(data)
-            return
-    replace_file(path, data)
+        return not stat.S_ISREG(path.lstat().st_mode)
+    return False
+
+
+def _check_access(path: Path) -> None:
+    """Raises ``OSError`` if ``path``, or the folder of the missing file that it links to, may not be written. Does not
+    open it: a pipe would have to wait for its reader.
+    """
+    if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

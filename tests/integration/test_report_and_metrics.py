@@ -124,6 +124,19 @@ def test_a_download_prints_a_line_about_its_retries(serve: Serve, source: Source
     assert "median " in second
 
 
+def test_a_complete_download_has_its_result_line_even_if_the_report_cannot_be_written(
+    serve: Serve, source: Source, tmp_path: Path
+) -> None:
+    system = serve(source(MIB), workers=1)
+    flags = [*system.server_flags, "-o", "copy.bin", "--report"]
+    failed = run_msd("download", *flags, "/proc/report.json", cwd=tmp_path)
+    assert (failed.returncode, (tmp_path / "copy.bin").exists()) == (6, False), failed.stderr
+    done = run_msd("download", *flags, "/dev/full", cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "copy.bin").exists()) == (6, True), done.stderr
+    assert done.stdout.startswith("copy.bin: 1.0 MiB verified in ")
+    assert "msd: /dev/full: cannot write the report: No space left on device" in done.stderr
+
+
 def test_an_interrupted_download_writes_a_report(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(24 * MIB), *RATE, workers=1)
     with system.download("-o", "copy.bin", "--report", "report.json", cwd=tmp_path) as client:

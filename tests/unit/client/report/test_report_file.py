@@ -148,3 +148,15 @@ def test_a_link_or_pipe_is_written_to_and_not_replaced() -> None:
     reader.join()
     assert received == [b"through"]
     assert Path("pipe").is_fifo()
+
+
+def test_a_report_that_cannot_be_created_is_an_error_before_the_download() -> None:
+    for file in ("/proc/report.json", "/sys/kernel/report.json"):
+        with pytest.raises(DiskError, match=f"^--report {file}: cannot be created: .*: choose another file$"):
+            ReportFile(file)
+    # A check that opened a pipe would wait for its reader.
+    os.mkfifo("pipe")
+    Path("there").symlink_to("new.json")
+    for file in ("pipe", "there", "/dev/full", "report.json"):
+        ReportFile(file)
+    assert {*os.listdir()} == {"pipe", "there"}
