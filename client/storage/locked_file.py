@@ -20,6 +20,8 @@ from msd.wire.support.part_names import part_name, short_name
 #: How often a part file is opened again because its path refers to another file by the time it is locked. More often
 #: than that, it is the file system that gives one file two numbers.
 MAX_ATTEMPTS = 16
+#: Lists the locks of all processes that this one can see (proc_locks(5)).
+LOCK_TABLE = Path("/proc/locks")
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -63,6 +65,7 @@ def check_unused(path: Path, folder: int) -> None:
     """Raises ``DiskError`` if a download has locked the part file ``path`` in the folder of descriptor ``folder``, and
     ``OSError``.
     """
+    _check_lock_table(path, folder)
     fd = os.open(path.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     try:
         _lock(path, fd)
@@ -79,6 +82,7 @@ def _open_locked(path: Path, folder: int) -> LockedFile:
     file's name. Writing to the file would change ``output``, so the part file's name is removed and a new file created.
     """
     for attempt in range(MAX_ATTEMPTS):
+        _check_lock_table(path, folder)
         fd = os.open(path.name, _FLAGS, 0o666, dir_fd=folder)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -107,12 +111,33 @@ def _lock(path: Path, fd: int) -> tuple[str, ...]:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise DiskError(
-            f"{path}: another download is writing to this file: wait for it to finish, or choose another path",
-            arguments=("output",),
-        ) from None
+        raise _in_use_error(path) from None
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
         return (f"{path}: the file system has no locks: do not run a second download to the same file",)
     return ()
+
+
+def _check_lock_table(path: Path, folder: int) -> None:
+    """Raises ``DiskError`` if the system lists a lock of the part file.
+
+    Does not open it: the download that holds the lock would notice that, and hash the file again at its end. The list
+    is incomplete in a container and on some file systems; then the attempt to lock the file decides.
+    """
+    try:
+        status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+        table = LOCK_TABLE.read_text(encoding="ascii")
+    except OSError:
+        return
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    # Waiting processes have lines of their own, with an arrow after the number.
+    if any(words[1] == "FLOCK" and words[5] == file for words in map(str.split, table.splitlines())):
+        raise _in_use_error(path)
+
+
+def _in_use_error(path: Path) -> DiskError:
+    return DiskError(
+        f"{path}: another download is writing to this file: wait for it to finish, or choose another path",
+        arguments=("output",),
+    )

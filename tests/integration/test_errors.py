@@ -315,6 +315,8 @@ def test_two_downloads_cannot_write_the_same_output(serve: Serve, source: Source
         )
         client.signal(signal.SIGCONT)
         client.wait_until_done()
+        # The refused download has not touched the part file.
+        assert not client.events_of("warning")
 
 
 def test_a_deleted_shared_file_is_refused_and_workers_keep_running(

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from msd.client.storage.locked_file import LockedFile, open_part_file
+from msd.client.storage import locked_file
+from msd.client.storage.change_detector import ChangeDetector
+from msd.client.storage.locked_file import LockedFile, check_unused, open_part_file
 from msd.wire.errors import DiskError
 from msd.wire.support.part_names import short_name
 
@@ -90,4 +92,30 @@ def test_on_a_file_system_without_stable_inodes_a_file_is_opened_in_the_end(
     assert not file.has_stable_inodes
     assert file.has_name(file.path.name)
     assert len(os.listdir("/proc/self/fd")) == before + 1
+    os.close(file.fd)
+
+
+def test_a_refused_download_does_not_open_the_part_file_of_another_one(tmp_path: Path, folder: int) -> None:
+    output = tmp_path / "film.mp4"
+    file = open_part_file(output, folder)
+    changes = ChangeDetector(file.fd)
+    try:
+        with pytest.raises(DiskError, match="another download is writing to this file"):
+            open_part_file(output, folder)
+        with pytest.raises(DiskError, match="another download is writing to this file"):
+            check_unused(file.path, folder)
+        assert not changes.was_opened()
+    finally:
+        changes.close()
+        os.close(file.fd)
+    os.close(open_part_file(output, folder).fd)
+
+
+def test_the_lock_decides_where_the_system_lists_no_locks(
+    tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locked_file, "LOCK_TABLE", tmp_path / "missing")
+    file = open_part_file(tmp_path / "film.mp4", folder)
+    with pytest.raises(DiskError, match="another download is writing to this file"):
+        open_part_file(tmp_path / "film.mp4", folder)
     os.close(file.fd)
