@@ -244,7 +244,7 @@ class Broker:
             self._poll_loop,
             note=self._output.note,
             on_edition=self._on_edition,
-            on_left_out=lambda note: self._event_log.on_left_out(note, time.time()),
+            on_left_out=lambda line: self._event_log.on_left_out(line, time.time()),
         )
         at_close(self._shared_files.close)
         self._poll_loop.register(self._signals.fileno(), self._on_signals)

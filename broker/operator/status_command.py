@@ -65,7 +65,13 @@ def _screen(text: str, width: int, height: int) -> str:
 def _as_json(report: StatusReport) -> Mapping[str, object]:
     downloads = msgspec.to_builtins(report.downloads)
     events = [*map(_event_as_json, report.events)]
-    return {**as_json(report.status), "receivers": report.receivers, "downloads": downloads, "events": events}
+    return {
+        **as_json(report.status),
+        "not_shared": report.not_shared,
+        "receivers": report.receivers,
+        "downloads": downloads,
+        "events": events,
+    }
 
 
 def _event_as_json(event: LoggedEvent) -> Mapping[str, object]:

@@ -17,6 +17,7 @@ from msd.broker.status.history import newest
 from msd.broker.status.worker_names import worker_label
 from msd.broker.supervision import supervisor_events
 from msd.broker.supervision.supervisor_events import AN_OPERATOR
+from msd.wire.protocol.child_messages import IndexLeftOut, IndexSkipped, IndexSkips, NotShared
 from msd.wire.protocol.messages import (
     MAX_RATE,
     TOTAL_RATE_S,
@@ -28,6 +29,7 @@ from msd.wire.protocol.messages import (
     WorkerStatus,
 )
 from msd.wire.protocol.states import WorkerState
+from msd.wire.sharing.indexer_notes import indexer_notes
 from msd.wire.support.core import Stalled
 from msd.wire.support.log_line import Level
 from msd.wire.support.presentable_names import presentable
@@ -46,6 +48,8 @@ MAX_TEXT = 1024
 #: A worker that may not join tries again every second. It is recorded again after this many seconds without an attempt.
 #: As many refusals are remembered; further ones are not recorded, or they would push out all other events.
 REFUSED_AGAIN_S, MAX_REFUSED = 60.0, 16
+#: Maximum number of files that are recorded by name when they cannot be shared: more would push out other failures.
+MAX_NAMED_SKIPS = 3
 
 #: Writes a log line: level, source (a worker or server 5), text.
 Log = Callable[[Level, str, str], None]
@@ -68,6 +72,10 @@ class EventLog:
         self._total_rates: deque[float] = deque(maxlen=MAX_TOTAL_RATES)
         #: The rates of which the mean is the next total rate.
         self._latest_totals: list[float] = []
+        #: What is not shared, as the indexer reported last: what is left out, and what cannot be shared.
+        self._left_out = self._skips = ""
+        #: The number of files that were found since the last ``IndexSkips`` and cannot be shared.
+        self._new_skips = 0
         #: Why workers that are awake cannot read some files.
         self._troubles: dict[int, str] = {}
         #: The names of the workers that have joined.
@@ -120,9 +128,25 @@ class EventLog:
         count = format_count(files, "file")
         self._record(f"sharing {count}" if is_first else f"shared files changed: now {count}", now)
 
-    def on_left_out(self, note: str, now: float) -> None:
-        """Records which files are not shared. The broker prints and logs the note itself."""
-        self._keep(note, now)
+    def on_left_out(self, line: NotShared, now: float) -> None:
+        """Records which files are not shared: by name only the first ``MAX_NAMED_SKIPS`` that cannot be shared. The
+        broker prints and logs the notes itself.
+        """
+        match line:
+            case IndexLeftOut(text):
+                self._left_out = text
+                self._keep(indexer_notes(line)[0], now)
+            case IndexSkipped(_, reason):
+                self._new_skips += 1
+                if self._new_skips <= MAX_NAMED_SKIPS:
+                    # Such a name may contain anything. Only operators may know it.
+                    self._keep(presentable(indexer_notes(line)[0])[:MAX_TEXT], now, is_failure=True)
+                    self._public_texts[self._events[0].seq] = presentable(f"not shared: a file: {reason}")[:MAX_TEXT]
+            case IndexSkips(text):
+                self._skips = presentable(text)[:MAX_TEXT]
+                if self._new_skips > MAX_NAMED_SKIPS:
+                    self._keep(f"not shared: {self._skips}"[:MAX_TEXT], now, is_failure=True)
+                self._new_skips = 0
 
     def on_access_log(self, problem: str, now: float) -> None:
         """Records why the access log cannot be written."""
@@ -197,6 +221,7 @@ class EventLog:
             total_rates=[*self._total_rates],
             downloads=downloads or [],
             requested=requested or [],
+            not_shared=[text for text in (self._skips, self._left_out) if text] if is_operator else [],
         )
 
     def _record(

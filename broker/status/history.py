@@ -105,6 +105,8 @@ class History:
         self.total_rates: Sequence[float] = ()
         #: The number of receivers that pass on what they have, in the newest report.
         self.receivers = 0
+        #: How many files are not shared and why, in the newest report.
+        self.not_shared: Sequence[str] = ()
         #: The rates of each worker, by number and name: another worker may take the number.
         self._rates: dict[tuple[int, str], list[float]] = {}
         #: The broker (its epoch) that sent the newest event known, and the number of that event.
@@ -129,6 +131,7 @@ class History:
         self.downloads, self.requested = report.downloads, report.requested
         self.total_rates = report.total_rates
         self.receivers = report.receivers
+        self.not_shared = report.not_shared
         workers = [(worker.number, worker.name) for worker in report.status.workers]
         self._rates = dict(zip(workers, report.rates, strict=False))
         broker, newest_seq = self._newest_event

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msd.broker.supervision.complaints import read_segment_counts
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.protocol.child_messages import EDITION_FILES, SHARE_FILE, Indexed, ShareSettings
+from msd.wire.protocol.child_messages import EDITION_FILES, SHARE_FILE, Indexed, NotShared, ShareSettings
 from msd.wire.protocol.messages import SuspectSegment
 from msd.wire.sharing.indexer_supervisor import IndexerSupervisor
 from msd.wire.sharing.kept_files import KeptFiles
@@ -23,7 +23,7 @@ class SharedFiles:
     """The files that ``share`` selects, None for none. Their catalogue is in the broker's ``folder``.
 
     ``note`` is called with each note to display, ``on_edition`` with each completed edition, ``on_left_out`` with each
-    note about what is not shared. See ``IndexerSupervisor`` for the errors. Call ``close()`` when done.
+    line about what is not shared. See ``IndexerSupervisor`` for the errors. Call ``close()`` when done.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class SharedFiles:
         *,
         note: Callable[[str], None],
         on_edition: Callable[[Indexed], None],
-        on_left_out: Callable[[str], None],
+        on_left_out: Callable[[NotShared], None],
     ) -> None:
         self._folder = folder
         self._on_edition = on_edition

@@ -9,6 +9,7 @@ import textwrap
 
 from msd.broker.status.history import History, newest
 from msd.broker.views.client_rows import downloads_table, receivers_line
+from msd.broker.views.columns import wrap
 from msd.broker.views.event_rows import event_lines
 from msd.broker.views.headline import summary
 from msd.broker.views.status_table import SuggestedCommand, failure_counts
@@ -22,7 +23,8 @@ def overview(history: History, suggested: SuggestedCommand, width: int, now: flo
     """Returns the state of the servers as one text: summary, workers, clients, last events, ``suggested`` command."""
     rows = history.rows(now)
     head, workers = worker_table(rows, width)
-    lines = [summary(history), "", head, *(line for texts in workers for line in texts)]
+    not_shared = [line for text in history.not_shared for line in wrap(f"Not shared: {text}", width, indent=2)]
+    lines = [summary(history), *not_shared, "", head, *(line for texts in workers for line in texts)]
     for row in rows:
         if row.has_other_list or failure_counts(row.worker):
             lines += ["", *summary_of(row, width)]

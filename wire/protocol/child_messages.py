@@ -157,6 +157,14 @@ class IndexLeftOut(Message, tag="left-out", frozen=True):
     text: str
 
 
+class IndexSkips(Message, tag="skips", frozen=True):
+    """A line of the indexer's output: the numbers of files that cannot be shared have changed, by reason. ``text`` is
+    empty if there are none.
+    """
+
+    text: str
+
+
 class Indexed(Message, tag="indexed", frozen=True):
     """A line of the indexer's output: an edition of the catalogue is complete. ``catalogue`` is its digest. ``hashed``
     is the number of bytes that were read and hashed; the digests of unchanged files were reused. ``unnamed`` is the
@@ -171,4 +179,6 @@ class Indexed(Message, tag="indexed", frozen=True):
     unnamed: Natural = 0
 
 
-IndexLine = IndexProgress | IndexingDone | IndexNote | IndexSkipped | IndexLeftOut | Indexed
+#: The lines about what is not shared.
+NotShared = IndexLeftOut | IndexSkipped | IndexSkips
+IndexLine = IndexProgress | IndexingDone | IndexNote | IndexSkipped | IndexLeftOut | IndexSkips | Indexed

@@ -618,7 +618,7 @@ class StatusReport(Correlated, tag="report", frozen=True):
     last. ``total_rates`` are the recent rates of all workers together: means of ``TOTAL_RATE_S`` seconds, newest last.
     ``downloads`` are those of the clients and ``requested`` the selections that were requested last (newest first),
     both for operators only. ``receivers`` is the number of clients that pass on what they
-    have.
+    have. ``not_shared`` says, for operators only, how many files are not shared and why.
     """
 
     status: Status
@@ -629,6 +629,7 @@ class StatusReport(Correlated, tag="report", frozen=True):
     downloads: Annotated[list[DownloadStatus], Meta(max_length=MAX_ENTRIES)] = []
     requested: Annotated[list[RequestedSelection], Meta(max_length=256)] = []
     receivers: Natural = 0
+    not_shared: Annotated[list[Text], Meta(max_length=16)] = []
 
 
 class Rejected(Correlated, tag="rejected", frozen=True):

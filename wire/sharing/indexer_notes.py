@@ -10,6 +10,7 @@ from msd.wire.protocol.child_messages import (
     IndexNote,
     IndexProgress,
     IndexSkipped,
+    IndexSkips,
 )
 from msd.wire.support.units import format_count, format_size
 
@@ -25,7 +26,7 @@ def indexer_notes(line: IndexLine) -> list[str]:
             return [percent if total_files == 1 else f"{percent} ({files:,} of {total_files:,} files)"]
         case IndexNote(text=text):
             return [text]
-        case IndexingDone():
+        case IndexingDone() | IndexSkips():
             return []
         case IndexSkipped(name=name, reason=reason):
             return [f"not shared: {_shortened(name)}: {reason}"]

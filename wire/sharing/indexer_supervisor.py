@@ -12,7 +12,15 @@ from pathlib import Path
 
 from msd.wire.errors import MsdError
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.protocol.child_messages import Indexed, IndexingDone, IndexLeftOut, IndexProgress
+from msd.wire.protocol.child_messages import (
+    Indexed,
+    IndexingDone,
+    IndexLeftOut,
+    IndexProgress,
+    IndexSkipped,
+    IndexSkips,
+    NotShared,
+)
 from msd.wire.protocol.messages import SuspectSegment
 from msd.wire.sharing.indexer_notes import indexer_notes
 from msd.wire.sharing.indexer_process import IndexerProcess
@@ -24,7 +32,7 @@ class IndexerSupervisor:
     """The indexer, which writes catalogues of the share to ``folder``. Call ``close()`` when done.
 
     ``note`` is called with each note to display, ``on_edition`` with each completed edition,
-    ``on_left_out`` with each note about what is not shared. ``poll_loop`` polls the
+    ``on_left_out`` with each line about what is not shared. ``poll_loop`` polls the
     indexer's output; its ``dispatch()`` raises ``MsdError`` if the indexer exits before its first edition. After the
     first edition an indexer that exits is restarted instead. Raises ``OSError`` if the first start fails.
     """
@@ -36,7 +44,7 @@ class IndexerSupervisor:
         *,
         note: Callable[[str], None],
         on_edition: Callable[[Indexed], None],
-        on_left_out: Callable[[str], None],
+        on_left_out: Callable[[NotShared], None],
     ) -> None:
         self._folder = folder
         self._poll_loop = poll_loop
@@ -99,8 +107,8 @@ class IndexerSupervisor:
                     self.progress = percent
                 case IndexingDone():
                     self.progress = None
-                case IndexLeftOut():
-                    self._on_left_out(notes[0])
+                case IndexLeftOut() | IndexSkipped() | IndexSkips():
+                    self._on_left_out(line)
                 case Indexed():
                     self.latest = line
                     self._on_edition(line)

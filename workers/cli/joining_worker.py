@@ -161,7 +161,7 @@ class _Process:
         self._poll_loop = PollLoop()
         self._poll_loop.register(signals.fileno(), self._on_signal)
         self._indexer = IndexerSupervisor(
-            folder, self._poll_loop, note=self._show, on_edition=self._on_edition, on_left_out=lambda note: None
+            folder, self._poll_loop, note=self._show, on_edition=self._on_edition, on_left_out=lambda line: None
         )
         stack.callback(self._indexer.close)
 

@@ -13,7 +13,8 @@ import os
 import select
 import shutil
 import time
-from collections.abc import Mapping, Set
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import msgspec
@@ -22,10 +23,19 @@ from msgspec import structs
 
 from msd.wire.config.store_urls import WEB
 from msd.wire.errors import DiskError, MsdError, SourceError
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexNote, IndexSkipped, RescanRequest
+from msd.wire.protocol.child_messages import (
+    Indexed,
+    IndexLeftOut,
+    IndexLine,
+    IndexNote,
+    IndexSkipped,
+    IndexSkips,
+    RescanRequest,
+)
 from msd.wire.protocol.messages import SuspectSegment
 from msd.wire.protocol.segments import content_id, digest, span
 from msd.wire.support.core import TimePassed
+from msd.wire.support.units import format_count
 from msd.workers.indexing.catalogue_writer import OnProgress, write_catalogue
 from msd.workers.indexing.digest_cache import DigestCache
 from msd.workers.indexing.file_hasher import CHANGED
@@ -65,6 +75,8 @@ LATEST_CHANGES = "the latest changes"
 #: Maximum number of skipped files reported by name for an edition; the others are only counted. Limited because a
 #: folder may contain any number of such files.
 MAX_NAMED_SKIPS = 20
+#: Maximum number of reasons, and of characters of a reason, in the line that counts such files.
+MAX_REASONS, MAX_REASON_LENGTH = 4, 100
 #: Reported for a file whose data differs although its times are those of the indexed version, where times are reliable.
 #: It is not indexed again: clients would take the damaged data for a new version.
 DAMAGED = "its content changed but its times did not: check the disk, then touch the file to share it as it is"
@@ -294,6 +306,8 @@ class _ProgressFilter:
         self.last_reasons: dict[str, str] = {}
         #: The files left out, as last reported.
         self.left_out = ""
+        #: The files that cannot be shared, as last reported.
+        self._skips = ""
         self._skipped = 0
 
     def __call__(self, line: IndexLine) -> None:
@@ -319,12 +333,32 @@ class _ProgressFilter:
         if (left_out := left_out_text(result.left_out)) != self.left_out:
             self.left_out = left_out
             self(IndexLeftOut(text=left_out))
+        self._report_skips()
 
     def on_indexed(self, indexed: Mapping[str, AnyVersion]) -> None:
         """Forgets the reasons reported for files that are now shared, and for a failure to write an edition."""
         self.last_reasons = {
             name: reason for name, reason in self.last_reasons.items() if name not in indexed and name != LATEST_CHANGES
         }
+        self._report_skips()
+
+    def _report_skips(self) -> None:
+        """Reports how many files cannot be shared, if that has changed."""
+        text = skips_text([reason for name, reason in self.last_reasons.items() if name != LATEST_CHANGES])
+        if text != self._skips:
+            self._skips = text
+            self(IndexSkips(text=text))
+
+
+def skips_text(reasons: Sequence[str]) -> str:
+    """Returns how many files cannot be shared, for the ``reasons`` of all of them; empty if there are none."""
+    if not reasons:
+        return ""
+    counts = Counter(reasons).most_common()
+    texts = [f"{reason[:MAX_REASON_LENGTH]} ({count:,})" for reason, count in counts[:MAX_REASONS]]
+    if others := sum(count for _, count in counts[MAX_REASONS:]):
+        texts.append(f"other reasons ({others:,})")
+    return f"{format_count(len(reasons), 'file')}: {', '.join(texts)}"
 
 
 class _Requests:

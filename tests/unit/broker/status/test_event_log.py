@@ -15,6 +15,7 @@ from msd.broker.status.event_log import (
 from msd.broker.supervision import supervisor_events
 from msd.broker.supervision.supervisor import NO_HEARTBEATS
 from msd.broker.supervision.supervisor_events import ComplaintCounted, StateChanged
+from msd.wire.protocol.child_messages import IndexLeftOut, IndexSkipped, IndexSkips
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import ControlReply, StatusReport
 from msd.wire.protocol.states import WantedState, WorkerState
@@ -259,9 +260,28 @@ def test_events_for_operators_are_shown_with_their_source() -> None:
 
 
 def test_what_is_left_out_is_kept_for_operators(event_log: EventLog, lines: list[Line]) -> None:
-    event_log.on_left_out("not shared: 2 hidden (--hidden)", NOW)
+    event_log.on_left_out(IndexLeftOut(text="2 hidden (--hidden)"), NOW)
     assert [event.text for event in event_log.report(1, snapshot(), NOW).events] == ["not shared: 2 hidden (--hidden)"]
     assert lines == []
+
+
+def test_the_first_files_that_cannot_be_shared_are_named_and_all_are_counted(event_log: EventLog) -> None:
+    """Only operators see the names and the numbers."""
+    skips = "20 files: Permission denied (20)"
+    for number in range(20):
+        event_log.on_left_out(IndexSkipped(name=f"film\n{number}", reason="Permission denied"), NOW)
+    event_log.on_left_out(IndexSkips(text=skips), NOW)
+    report = event_log.report(1, snapshot(), NOW)
+    assert [event.text for event in report.events] == [
+        f"not shared: {skips}",
+        *(f"not shared: film\\n{number}: Permission denied" for number in (2, 1, 0)),
+    ]
+    assert all(event.is_failure for event in report.events)
+    assert report.not_shared == [skips]
+    public = event_log.report(1, snapshot(), NOW, is_operator=False)
+    assert (public.not_shared, public.events[-1].text) == ([], "not shared: a file: Permission denied")
+    event_log.on_left_out(IndexSkips(text=""), NOW)
+    assert event_log.report(1, snapshot(), NOW).not_shared == []
 
 
 def test_what_an_awake_worker_cannot_read_is_recorded_once_and_its_end(event_log: EventLog, lines: list[Line]) -> None:

@@ -47,7 +47,7 @@ def shared(folder: Path, share: ShareSettings | None, editions: list[Indexed]) -
         FakePollLoop(),
         note=lambda note: None,
         on_edition=editions.append,
-        on_left_out=lambda note: None,
+        on_left_out=lambda line: None,
     )
 
 

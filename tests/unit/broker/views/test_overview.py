@@ -23,10 +23,12 @@ def test_the_overview_contains_everything_that_an_operator_may_ask() -> None:
     history = History()
     reason = "killed by SIGKILL, possibly by the kernel's out-of-memory killer"
     status = with_worker(snapshot(WorkerState.AWAKE, WorkerState.DEAD, clients=1), 2, reason=reason)
-    history.on_report(report(status, f"worker 2 died: {reason}", is_failure=True, time=2.0), 2.0)
+    skips = ["2 files: Permission denied (2)"]
+    history.on_report(report(status, f"worker 2 died: {reason}", is_failure=True, time=2.0, not_shared=skips), 2.0)
     text = overview(history, SuggestedCommand("Command for a client", "msd download -p 1 2 3 4 5"), 80, 1.0)
     for part in (
         "1 of 2 alive · 1 client served",
+        "Not shared: 2 files: Permission denied (2)",
         "Worker State Port Uptime",
         f"○ 2 Restarting 27215 - 0 0 - 0 B - {reason} ",
         f"{format_time(1.0)} ! worker 2 died: {reason}",

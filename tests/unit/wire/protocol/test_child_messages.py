@@ -14,6 +14,7 @@ from msd.wire.protocol.child_messages import (
     IndexNote,
     IndexProgress,
     IndexSkipped,
+    IndexSkips,
     WorkerSettings,
 )
 from msd.wire.protocol.codec import decode, encode
@@ -47,9 +48,10 @@ def test_settings_without_keys_have_no_secret() -> None:
         IndexNote(text="cannot read the digest cache"),
         IndexSkipped(name="film.bin", reason="not a regular file"),
         IndexLeftOut(text="1 hidden (--hidden)"),
+        IndexSkips(text="1 file: Permission denied (1)"),
         Indexed(files=1, size=2, hashed=2, catalogue="ab", edition=3),
     ],
-    ids=["progress", "done", "note", "skipped", "left out", "indexed"],
+    ids=["progress", "done", "note", "skipped", "left out", "skips", "indexed"],
 )
 def test_each_line_of_the_indexer_is_decoded_to_its_type(line: IndexLine) -> None:
     decoded = decode(encode(line), IndexLine)

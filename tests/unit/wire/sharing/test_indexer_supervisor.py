@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from msd.wire.errors import MsdError, NotFoundError
-from msd.wire.protocol.child_messages import Indexed, IndexingDone, IndexLeftOut, IndexLine, IndexProgress
+from msd.wire.protocol.child_messages import (
+    Indexed,
+    IndexingDone,
+    IndexLeftOut,
+    IndexLine,
+    IndexProgress,
+    IndexSkips,
+    NotShared,
+)
 from msd.wire.protocol.messages import SuspectSegment
 from msd.wire.sharing import indexer_supervisor
 from msd.wire.sharing.indexer_restarts import MIN_BACKOFF_S
@@ -43,7 +51,7 @@ class Scenario:
         FakeIndexer.outputs, FakeIndexer.starts = [*outputs], 0
         self.notes: list[str] = []
         self.editions: list[Indexed] = []
-        self.left_out: list[str] = []
+        self.left_out: list[NotShared] = []
         self.poll_loop = FakePollLoop()
         self.indexer = IndexerSupervisor(
             Path("folder"),
@@ -113,9 +121,12 @@ def test_a_restart_that_fails_is_retried_later(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_is_left_out_is_noted_and_passed_on() -> None:
-    scenario = Scenario(IndexLeftOut(text="1 hidden (--hidden)"))
+    lines = (IndexLeftOut(text="1 hidden (--hidden)"), IndexSkips(text="1 file"))
+    scenario = Scenario(*lines)
     scenario.poll_loop.run_handler()
-    assert scenario.notes == scenario.left_out == ["not shared: 1 hidden (--hidden)"]
+    scenario.poll_loop.run_handler()
+    assert scenario.notes == ["not shared: 1 hidden (--hidden)"]
+    assert scenario.left_out == [*lines]
 
 
 def test_the_progress_is_known_until_the_indexing_is_done_or_the_indexer_exits() -> None:

@@ -18,12 +18,20 @@ import pytest
 from msgspec import structs
 
 from msd.wire.errors import DiskError, MsdError, SourceError
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexNote, IndexSkipped, RescanRequest
+from msd.wire.protocol.child_messages import (
+    Indexed,
+    IndexLeftOut,
+    IndexLine,
+    IndexNote,
+    IndexSkipped,
+    IndexSkips,
+    RescanRequest,
+)
 from msd.wire.protocol.messages import SuspectSegment
 from msd.workers.indexing import file_hasher
 from msd.workers.indexing.digest_cache import DigestCache
 from msd.workers.indexing.file_hasher import CHANGED, FileChangedError
-from msd.workers.indexing.indexer import DAMAGED, KEPT_EDITIONS, MAX_NAMED_SKIPS
+from msd.workers.indexing.indexer import DAMAGED, KEPT_EDITIONS, MAX_NAMED_SKIPS, skips_text
 from msd.workers.indexing.indexer import _Indexer as Indexer
 from msd.workers.source.catalogue import Catalogue, Version
 from msd.workers.source.file_systems import FileSystems
@@ -82,12 +90,15 @@ class IndexerProcess:
         return not self._lines and not select.select([self._process.stdout], [], [], 0.25)[0]
 
     def end(self) -> int:
-        """Closes standard input; returns the exit code. Asserts that the process prints nothing more."""
+        """Closes standard input; returns the exit code. Asserts that the process prints nothing more, except how
+        many files cannot be shared: it says that after an edition.
+        """
         assert self._process.stdin is not None
         self._process.stdin.close()
         code = self._process.wait(TIMEOUT)
         assert self._process.stdout is not None
-        assert self._process.stdout.read() == b""
+        rest = self._process.stdout.read().splitlines()
+        assert all(isinstance(msgspec.json.decode(line, type=IndexLine), IndexSkips) for line in rest)
         return code
 
     def _read(self, deadline: float) -> None:
@@ -395,6 +406,23 @@ def test_only_the_first_skipped_files_of_an_edition_are_reported_by_name(
     in_process.update()
     assert len(in_process.skipped) == MAX_NAMED_SKIPS
     assert [edition.unnamed for edition in in_process.editions] == [0, 5, 0]
+
+
+def test_files_that_cannot_be_shared_are_counted_by_reason(in_process: InProcessIndexer, root: Path) -> None:
+    put(root / "film\t", b"1")
+    in_process.update()
+    put(root / "moon\t", b"1")
+    in_process.update()
+    (root / "film\t").unlink()
+    (root / "moon\t").unlink()
+    in_process.update()
+    reason = "its name contains control characters"
+    assert [line.text for line in in_process.lines if isinstance(line, IndexSkips)] == [
+        f"1 file: {reason} (1)",
+        f"2 files: {reason} (2)",
+        "",
+    ]
+    assert skips_text("abacdef") == "7 files: a (2), b (1), c (1), d (1), other reasons (2)"
 
 
 def test_a_file_that_could_not_be_read_is_retried_and_reported_once(
