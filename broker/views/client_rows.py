@@ -103,12 +103,16 @@ def clients_panel(
 
 def client_details(download: DownloadStatus, now: float) -> list[str]:
     """Returns everything known about a download, one paragraph an entry. ``now`` is in seconds since 1970."""
-    seconds = download.seconds + download.silent_seconds
-    began = f"since {format_time(max(0.0, now - seconds))}, for {format_duration(seconds)}"
+    seconds, start = _seconds(download), max(0.0, now - download.seconds - download.silent_seconds)
+    began = f"since {format_time(start)}, for {format_duration(seconds)}"
+    if download.state in ENDED:
+        began = f"from {format_time(start)} to {format_time(start + seconds)}, for {format_duration(seconds)}"
     verified = f"{_verified(download)}{f' verified ({download.bytes:,} bytes)' if download.total else ''}"
     sources = f"from {format_count(download.workers, 'worker')} and {format_count(download.peers, 'peer')}"
     received = f"{format_size(download.received)} received, {format_size(download.peer_bytes)} of them from peers"
     passes_on = "passes on what it has to other clients" if download.passes_on else "passes nothing on"
+    if download.state in ENDED:
+        passes_on = "passed on what it had to other clients" if download.passes_on else "passed nothing on"
     return [
         f"Client {presentable(download.client)} at {download.host}: {_rate_text(download)}",
         f"downloads {presentable(download.selection)} ({format_count(download.files, 'file')})",
@@ -120,7 +124,7 @@ def client_details(download: DownloadStatus, now: float) -> list[str]:
 def _table(downloads: Sequence[DownloadStatus], width: int) -> tuple[str, list[str]]:
     """Returns the heading and a line for each download."""
     left_out = {
-        *(() if any(each.passes_on for each in downloads) else (PASSES_ON,)),
+        *(() if any(each.passes_on for each in downloads if each.state not in ENDED) else (PASSES_ON,)),
         *(() if any(each.peers for each in downloads) else (PEERS,)),
     }
     columns = [column for column in COLUMNS if column.name not in left_out]
@@ -135,11 +139,16 @@ def _cells(download: DownloadStatus) -> Cells:
         SELECTION: presentable(download.selection),
         VERIFIED: _verified(download),
         RATE: _rate_text(download),
-        TIME: format_duration(download.seconds + download.silent_seconds),
+        TIME: format_duration(_seconds(download)),
         WORKERS: f"{download.workers:,}",
         PEERS: f"{download.peers:,}",
-        PASSES_ON: "yes" if download.passes_on else "no",
+        PASSES_ON: "-" if download.state in ENDED else "yes" if download.passes_on else "no",
     }
+
+
+def _seconds(download: DownloadStatus) -> float:
+    """Returns how long a download has taken so far, or took if it has ended."""
+    return download.seconds if download.state in ENDED else download.seconds + download.silent_seconds
 
 
 def _verified(download: DownloadStatus) -> str:

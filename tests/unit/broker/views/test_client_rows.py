@@ -162,6 +162,15 @@ def test_the_details_say_everything_about_a_download() -> None:
         assert part in text
 
 
+def test_the_time_of_a_download_that_has_ended_stands_still() -> None:
+    ended = download(state=DownloadState.DONE, seconds=9.9, silent_seconds=25.1, peers=1, passes_on=True)
+    row = clients_panel([download(number=2, passes_on=True), ended], 120).lines[-1].text
+    assert row.split()[-4:] == ["0:10", "4", "1", "-"], "whether it still passes on is not known"
+    text = " ".join(client_details(ended, 1000.0))
+    assert f"from {format_time(965.0)} to {format_time(974.9)}, for 0:10" in text
+    assert "passed on what it had to other clients" in text
+
+
 def test_the_number_of_receivers_and_how_far_they_are_is_one_line() -> None:
     downloads = [
         download(passes_on=True, bytes=size, total=100, state=state)
