@@ -77,9 +77,9 @@ def test_all_workers_end_with_a_killed_broker_even_frozen_workers(serve: Serve, 
     workers = pids(system)
     os.kill(workers[1], signal.SIGSTOP)
     system.signal(signal.SIGKILL)
-    wait_for("the workers to end", lambda: not any(map(is_running, workers)), timeout=1)
+    wait_for("the workers to end", lambda: not any(map(is_running, workers)))
     assert system.wait() == -signal.SIGKILL
-    wait_for("the ports to be free", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), timeout=1)
+    wait_for("the ports to be free", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])))
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_servers_with_a_frozen_worker_stop_within_two_seconds(serve: Serve, sour
 
 def check_ended(system: System, workers: list[int], code: int) -> None:
     """Waits for the servers to end, and checks that nothing is left of them."""
-    assert system.wait(10) == code
+    assert system.wait() == code
     assert not any(map(is_running, workers))
-    wait_for("the ports to be free", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), timeout=1)
+    wait_for("the ports to be free", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])))
     assert "Traceback" not in system.err.text
 
 
@@ -138,7 +138,7 @@ def test_servers_started_with_nohup_ignore_sighup(source: Source, runtime_folder
         # If SIGHUP ended the broker, it would do so before the broker handled this request.
         assert run_msd("status", "-p", *ports).returncode == 0
         process.process.send_signal(signal.SIGTERM)
-        assert process.process.wait(10) == 143
+        assert process.process.wait(TIMEOUT) == 143
 
 
 def test_serve_restores_the_settings_of_the_terminal(serve: Serve, source: Source, runtime_folder: Path) -> None:
@@ -156,7 +156,7 @@ def test_serve_restores_the_settings_of_the_terminal(serve: Serve, source: Sourc
             shown += screen.read(4096)
         os.write(controller, b"-1\n")
         os.set_blocking(controller, False)
-        assert process.wait(10) == 0
+        assert process.wait(TIMEOUT) == 0
         assert termios.tcgetattr(terminal) == before
         os.close(terminal)
 
@@ -178,7 +178,7 @@ def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_pa
         check_stays_up(system, until_done.SETTLE_TIME_S + SHUTDOWN_S)
         slow.signal(signal.SIGCONT)
         slow.wait_until_done()
-    assert system.wait(timeout=5) == 0
+    assert system.wait() == 0
     assert files_equal(path, tmp_path / "slow.bin")
 
 
@@ -202,7 +202,7 @@ def test_until_done_waits_for_a_client_without_awake_workers(serve: Serve, sourc
         wait_for("the client to wait", lambda: slow.events_of("waiting"))
         system.wake(1, 2, 3, 4)
         slow.wait_until_done()
-    assert system.wait(timeout=5) == 0
+    assert system.wait() == 0
     assert files_equal(path, tmp_path / "slow.bin")
 
 
@@ -386,7 +386,7 @@ def test_a_full_output_pipe_does_not_stop_the_broker(serve: Serve, source: Sourc
             assert run_msd("toggle", "1", "2", "3", "4", "--sleep", *server_flags).returncode == 0
             assert run_msd("toggle", "1", "2", "3", "4", "--wake", *server_flags).returncode == 0
         assert run_msd("quit", *server_flags).returncode == 0
-        assert process.wait(5) == 0
+        assert process.wait(TIMEOUT) == 0
     finally:
         process.kill()
         process.wait()

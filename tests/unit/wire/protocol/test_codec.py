@@ -151,7 +151,7 @@ def test_every_message_belongs_to_a_family() -> None:
 
 @pytest.mark.parametrize("kind", MEMBERS)
 @given(data=st.data())
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_decoding_is_the_inverse_of_encoding(kind: type[Message], data: st.DataObject) -> None:
     message = data.draw(values(inspect.type_info(kind)))
     decoded = decode(encode(message), MEMBERS[type(message)])
