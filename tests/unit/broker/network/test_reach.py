@@ -69,7 +69,7 @@ class Harness:
             self._loop.wait([deadline])
             self._loop.dispatch()
             self.reaching.pass_time(time.monotonic())
-        assert time.monotonic() < began + TIMEOUT_S + 1.0
+        assert time.monotonic() < began + TIMEOUT_S + 5.0, "five more seconds, because this machine may be busy"
         assert self.reaching.next_deadline(0.0) is None
         ((name, reason),) = self.results
         assert name == "attic"

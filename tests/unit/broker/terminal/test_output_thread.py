@@ -12,6 +12,7 @@ import pytest
 
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.support.line_writer import MAX_QUEUED
+from tests.processes import TIMEOUT
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_a_full_pipe_does_not_block(pipe: tuple[int, int]) -> None:
         ended.set()
 
     threading.Thread(target=print_tables, daemon=True).start()
-    assert ended.wait(5), "the full pipe blocked the caller"
+    assert ended.wait(TIMEOUT), "the full pipe blocked the caller"
     # The first texts are printed in full; texts that did not fit into the queue are dropped.
     assert printed(reader).startswith("00000 xxx")
     os.close(reader)

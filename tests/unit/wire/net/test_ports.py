@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -14,6 +13,7 @@ from msd.wire.net import ports
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.port_users import PortUse, PortUser
 from msd.wire.net.ports import PortInUseError, explain_use, hold_port, is_held, listen_error
+from tests.processes import free_ports
 
 LOOPBACK = "127.0.0.1"
 
@@ -32,16 +32,9 @@ def listener(port: int, host: str = LOOPBACK) -> socket.socket:
 
 
 @pytest.fixture
-def port() -> Iterator[int]:
+def port() -> int:
     """A free port outside the kernel's ephemeral port range."""
-    for number in range(22300, 22400):
-        try:
-            listener(number).close()
-        except OSError:
-            continue
-        yield number
-        return
-    pytest.fail("no free port from 22300 to 22399")
+    return free_ports()[0]
 
 
 def test_a_worker_can_listen_on_a_held_port(port: int) -> None:
