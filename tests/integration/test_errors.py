@@ -20,8 +20,10 @@ import pytest
 from msd.cli import _run
 from tests.processes import MIB, MSD, Download, Process, Serve, Source, free_ports, make_file, run_msd, wait_for
 
-#: Ports without a listener.
-NOWHERE = ["-p", *map(str, free_ports())]
+
+def nowhere() -> list[str]:
+    """Flags with ports on which nothing listens."""
+    return ["-p", *map(str, free_ports())]
 
 
 def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
@@ -136,7 +138,7 @@ def test_a_usage_error_is_one_line(
     (tmp_path / "syntax.toml").write_text("[broker\n")
     words = arguments.split()
     if "fifo" in words and words[0] == "serve":
-        words += NOWHERE
+        words += nowhere()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["msd", *words])
     assert _run() == code
@@ -148,7 +150,7 @@ def test_commands_give_up_before_their_timeout_if_every_address_refuses(tmp_path
     (tmp_path / "film").write_bytes(b"film")
     with ExitStack() as stack:
         for command in ("status", "list --timeout 600", "verify film --timeout 600", "toggle 1", "quit"):
-            process = Process([*MSD, *command.split(), *NOWHERE], cwd=tmp_path)
+            process = Process([*MSD, *command.split(), *nowhere()], cwd=tmp_path)
             stack.callback(check_no_answer, stack.enter_context(process))
 
 
@@ -159,7 +161,7 @@ def check_no_answer(process: Process) -> None:
 
 
 def test_without_servers_a_download_waits_until_its_timeout(tmp_path: Path) -> None:
-    with Download(NOWHERE, "--timeout", "2", cwd=tmp_path) as client:
+    with Download(nowhere(), "--timeout", "2", cwd=tmp_path) as client:
         assert client.wait() == 7
     (waiting,) = client.events_of("waiting")
     assert " refuse the connection: is msd serve running there?" in waiting["reason"]

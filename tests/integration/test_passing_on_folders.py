@@ -82,7 +82,8 @@ def test_receivers_of_a_folder_pass_on_to_one_another(serve: Serve, shared: Path
     ):
         reports = [summary(download) for download in (one, two, old)]
     assert all(folders_equal(shared, tmp_path / name) for name in ("one", "two", "old"))
-    assert all(from_peers(report) > MIB // 2 for report in reports[:2])
+    # On a busy machine, one may have most of it before another one begins.
+    assert sum(map(from_peers, reports)) > MIB // 2
     assert reports[2]["files"]["same"] + reports[2]["files"]["kept"] == FILES - 2
 
 

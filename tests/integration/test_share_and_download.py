@@ -78,7 +78,7 @@ def test_a_limited_download_uses_all_workers_and_wastes_little(serve: Serve, sou
     assert 1.8 <= done["seconds"] <= 2.8 + 1.0, "one more second, because this machine may be busy"
     # Nothing on a machine that is not busy.
     assert done["received_bytes"] - 20 * MIB == done["wasted_bytes"] <= 2 * MIB
-    assert min(worker["bytes"] for worker in done["workers"].values()) >= 3 * MIB
+    assert min(worker["bytes"] for worker in done["workers"].values()) >= MIB
     assert files_equal(path, tmp_path / "copy.bin")
 
 
