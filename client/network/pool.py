@@ -18,7 +18,7 @@ from msd.client.events import OnEvent, Waiting, WorkerChanged
 from msd.client.network import connection_policy
 from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired, WaitingFor
 from msd.client.network.transport import Transport
-from msd.client.network.waiting_reason import other_version, waiting_reason
+from msd.client.network.waiting_reason import SERVER_5, other_version, waiting_reason
 from msd.client.network_events import (
     AnnounceAnswered,
     Ban,
@@ -148,6 +148,10 @@ class ConnectionPool:
         self._lookup: NameLookup | None = None
         #: When the open connections are checked for silence.
         self._next_path_check = self._last_poll_at + PATH_CHECK_INTERVAL_S
+        #: When the last snapshot arrived.
+        self._snapshot_at = -math.inf
+        #: When a worker was last connected.
+        self._last_ready_at = -math.inf
         self._contacts = Contacts(encrypted=servers.credentials is not None)
         #: When the addresses that have not answered are examined again while workers are connected.
         self._contacts_due = -math.inf
@@ -221,6 +225,7 @@ class ConnectionPool:
                     continue
                 case SnapshotReceived(status):
                     self._control, self._server5_version = status.control, None
+                    self._snapshot_at = self._last_poll_at
                     self._takes_progress = PROGRESS_FEATURE in status.features
                     peers = {number: place for number, place in self.places.items() if is_peer(number)}
                     self.places = {worker.number: worker.place for worker in status.workers} | peers
@@ -243,7 +248,7 @@ class ConnectionPool:
                             event = ConnectionClosed(worker)
                 case StatusRefused(refusal, version):
                     self._server5_version = version
-                    if not self._is_refused(Refused("server 5", self._servers.status, refusal, version)):
+                    if not self._is_refused(Refused(SERVER_5, self._servers.status, refusal, version)):
                         continue
             self._apply(event)
             yield event
@@ -305,7 +310,7 @@ class ConnectionPool:
                 detail = "it does not answer; using the workers that it listed last"
             elif not reachable:
                 detail = "it does not answer; continuing without its status"
-            self._on_event(WorkerChanged("server 5", "ready" if reachable else "lost", detail))
+            self._on_event(WorkerChanged(SERVER_5, "ready" if reachable else "lost", detail))
 
     @property
     def read_error(self) -> str:
@@ -354,20 +359,32 @@ class ConnectionPool:
 
     def _update_contacts(self) -> None:
         """Tells which servers have not answered: they are probed. Server 5 is not, if a worker is connected."""
+        if self.ready:
+            self._last_ready_at = self._last_poll_at
         # Rarely, for the sake of a running download.
         if self.ready and self._last_poll_at < self._contacts_due:
             return
         expected = self._policy.expected_workers
-        server5 = {"server 5": self._servers.status}
+        server5 = {SERVER_5: self._servers.status}
         unanswered = {_worker_name(number) for number in expected.keys() - self.ready.keys()}
+        due: frozenset[str] = frozenset()
         if not self.ready and not self._policy.is_admitted:
             unanswered |= server5.keys()
+        elif not self.ready and self._is_snapshot_due():
+            due = frozenset(server5)
         workers = {_worker_name(number): endpoint for number, endpoint in expected.items()}
-        self._apply_contacts(Expecting(server5 | workers, frozenset(unanswered)))
+        self._apply_contacts(Expecting(server5 | workers, frozenset(unanswered), due))
         deadline = self._contacts.next_deadline(self._last_poll_at)
         self._contacts_due = math.inf if deadline is None else deadline
         if self.ready:
             self._emit_unreachable_workers()
+
+    def _is_snapshot_due(self) -> bool:
+        """True if server 5 has sent no snapshot since the last worker was lost, or for longer than its interval: it may
+        have ended, too.
+        """
+        interval = self.status.interval if self.status is not None else 0.0
+        return self._snapshot_at < max(self._last_ready_at, self._last_poll_at - interval)
 
     def _emit_unreachable_workers(self) -> None:
         """Emits an event for each worker to which the client cannot connect, unlike to others."""

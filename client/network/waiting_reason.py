@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msd.wire.net.diagnosis import Contact, diagnose
+from msd.wire.net.diagnosis import Contact, Outcome, diagnose
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status
 from msd.wire.protocol.states import WorkerState
 from msd.wire.support.units import format_count
+
+#: The name of server 5 among the contacts.
+SERVER_5 = "server 5"
 
 
 def other_version(version: int | None) -> str:
@@ -27,10 +30,13 @@ def waiting_reason(
     """Returns the reason why there is no progress, as text for the user.
 
     ``status`` is the last snapshot, None while server 5 does not answer. ``contacts`` is what came back from each
-    address. ``ready`` is the number of connected workers, ``workers`` the number of known ones.
-    ``file_reasons`` say why files cannot be fetched although workers are reachable, ``read_error`` why no connected
-    worker can read its files at the moment.
+    address; the snapshot does not count if server 5 is gone. ``ready`` is the number of connected workers, ``workers``
+    the number of known ones. ``file_reasons`` say why files cannot be fetched although workers are reachable,
+    ``read_error`` why no connected worker can read its files at the moment.
     """
+    if any(contact.name == SERVER_5 and contact.outcome is not Outcome.ANSWERS for contact in contacts):
+        # The snapshot is of a server 5 that has ended since.
+        status = None
     states = [worker.state for worker in status.workers] if status is not None else []
     if file_reasons and (ready or WorkerState.AWAKE in states):
         more = f" (and {format_count(len(file_reasons) - 1, 'more file')})" if len(file_reasons) > 1 else ""

@@ -44,10 +44,14 @@ PROBES_WITHOUT_MSD = 2
 
 
 class Expecting(Struct, frozen=True):
-    """The client knows ``addresses`` by name, and still expects an answer from those in ``unanswered``."""
+    """The client knows ``addresses`` by name, and still expects an answer from those in ``unanswered``.
+
+    Those in ``due`` have answered, and their next answer is due: they are probed, too, while another one is expected.
+    """
 
     addresses: Mapping[str, Endpoint]
     unanswered: frozenset[str]
+    due: frozenset[str] = frozenset()
 
 
 class Refused(Struct, frozen=True):
@@ -90,6 +94,7 @@ class Contacts(Core[Event, Action]):
         self._encrypted = encrypted
         self._addresses: Mapping[str, Endpoint] = {}
         self._unanswered: frozenset[str] = frozenset()
+        self._due: frozenset[str] = frozenset()
         #: Since when each server sends no answer although another one does.
         self._missing_since: dict[str, float] = {}
         #: The last refusal of each server since it answered.
@@ -148,8 +153,12 @@ class Contacts(Core[Event, Action]):
                 self._results[endpoint] = event
                 is_other = outcome in (Outcome.REFUSED, Outcome.NOT_MSD)
                 self._without_msd[endpoint] = self._without_msd[endpoint] + 1 if is_other else 0
-            case Expecting(addresses, unanswered):
-                self._addresses, self._unanswered = addresses, unanswered
+            case Expecting(addresses, unanswered, due):
+                for name in due - self._due:
+                    # What was found before its last answer is outdated.
+                    for address in addresses[name].addresses:
+                        self._results.pop(address, None)
+                self._addresses, self._unanswered, self._due = addresses, unanswered, due
                 missing = unanswered if addresses.keys() - unanswered else ()
                 self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
                 for name in addresses.keys() - unanswered:
@@ -170,14 +179,18 @@ class Contacts(Core[Event, Action]):
             return [StopProbes()]
         if self._stop_at is None and now >= self._probe_at:
             self._probe_at, self._stop_at = now + PROBE_INTERVAL_S, now + PROBE_TIMEOUT_S
-            endpoints = [endpoint for name, endpoint in self._addresses.items() if name in self._unanswered]
+            probed = self._unanswered | self._due
+            endpoints = [endpoint for name, endpoint in self._addresses.items() if name in probed]
             addresses = dict.fromkeys(address for endpoint in endpoints for address in endpoint.addresses)
             return [StartProbe(address) for address in addresses]
         return []
 
     def _outcome(self, name: str, endpoint: Endpoint) -> tuple[Outcome, str]:
         if name not in self._unanswered:
-            return Outcome.ANSWERS, ""
+            result = self._result(endpoint)
+            # A server that listens will answer when it has something to say.
+            is_gone = name in self._due and result.outcome not in (Outcome.UNKNOWN, Outcome.NO_REPLY)
+            return (result.outcome, result.detail) if is_gone else (Outcome.ANSWERS, "")
         if name in self._refusals and self._may_be_refused(endpoint):
             refusal = self._refusal(name)
             return refusal.outcome, refusal.detail
@@ -225,4 +238,5 @@ class Contacts(Core[Event, Action]):
     def _assert_invariants(self) -> None:
         assert self._stop_at is None or self._probe_at is not None, "a probe without an expected answer"
         assert self._unanswered <= self._addresses.keys(), "an answer from an unknown address is expected"
+        assert self._due <= self._addresses.keys() - self._unanswered, "an answer is due that never came"
         assert self._missing_since.keys() <= self._unanswered

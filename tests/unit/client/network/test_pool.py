@@ -200,6 +200,28 @@ def test_the_waiting_reason_explains_a_refusal(scene: Scene, refusal: Connection
     assert scene.pool.waiting_reason().endswith(f"; worker 1 at 127.0.0.1:21018 {reason}")
 
 
+def test_a_server_5_that_ended_together_with_its_workers_does_not_answer(unprobed: Scene) -> None:
+    """Its last snapshot counts until the next ones are overdue."""
+    scene = unprobed
+    awake = snapshot(WorkerState.AWAKE, *ASLEEP[1:], interval=2.0)
+    refused = [Probed(Endpoint("127.0.0.1", port), Outcome.REFUSED) for port in (39223, 21018)]
+    scene.incoming = [SnapshotReceived(awake), opened(1)]
+    scene.poll()
+    scene.now += 0.5
+    scene.poll()
+    scene.incoming = [ConnectionClosed(1)]
+    scene.poll()
+    assert "server 5 at 127.0.0.1:39223 answers" in scene.pool.waiting_reason()
+    scene.incoming = [*refused]
+    scene.poll()
+    scene.poll()
+    assert scene.pool.status is not None
+    assert scene.pool.waiting_reason().startswith("server 5 at 127.0.0.1:39223 and worker 1 at 127.0.0.1:21018 refuse")
+    scene.incoming = [SnapshotReceived(replace(awake, seq=awake.seq + 1))]
+    scene.poll()
+    assert "server 5 at 127.0.0.1:39223 answers" in scene.pool.waiting_reason()
+
+
 @pytest.mark.parametrize("is_zeromq", [True, False])
 def test_only_a_server_of_zeromq_has_a_wrong_key(scene: Scene, is_zeromq: bool) -> None:
     """Another program, too, may close every connection during the handshake."""

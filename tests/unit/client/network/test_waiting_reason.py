@@ -57,6 +57,12 @@ def test_awake_workers_that_cannot_be_reached_are_counted_and_named() -> None:
     assert reason(status).startswith(counted)
 
 
+def test_a_snapshot_does_not_count_once_its_server_5_is_gone() -> None:
+    contacts = (Contact("server 5", Endpoint("127.0.0.1", 39223), Outcome.REFUSED), *CONTACTS)
+    text = waiting_reason(snapshot(WorkerState.AWAKE), contacts, ready=0, workers=4, file_reasons=["a changed"])
+    assert text.startswith("server 5 at 127.0.0.1:39223 refuses the connection; worker 1 at 127.0.0.1:21018 does ")
+
+
 def test_a_state_that_all_workers_have_is_named_once() -> None:
     asleep = "all 2 workers are asleep: their operator wakes them with msd toggle all --wake"
     assert reason(snapshot(WorkerState.ASLEEP, WorkerState.ASLEEP)) == asleep

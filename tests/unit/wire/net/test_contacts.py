@@ -236,3 +236,21 @@ def test_results_are_forgotten_once_nothing_is_expected() -> None:
     scene.expect([])
     scene.expect(ADDRESSES)
     assert scene.outcomes[1] is Outcome.UNKNOWN
+
+
+def test_a_server_whose_answer_is_due_answers_unless_a_probe_finds_that_it_is_gone() -> None:
+    scene = Scene()
+    due = Expecting(ADDRESSES, frozenset(["worker 1"]), frozenset(["server 5"]))
+    scene.handle(Probed(SERVER_5, Outcome.SILENT))
+    scene.now += PROBE_DELAY_S
+    assert scene.contacts.handle(due, scene.now) == [StartProbe(SERVER_5), StartProbe(WORKER)]
+    assert scene.outcomes[0] is Outcome.ANSWERS
+    for found, outcome in {Outcome.NO_REPLY: Outcome.ANSWERS, Outcome.REFUSED: Outcome.REFUSED}.items():
+        scene.handle(Probed(SERVER_5, found))
+        assert scene.outcomes[0] is outcome
+    # It has answered.
+    scene.expect(["worker 1"])
+    assert scene.outcomes[0] is Outcome.ANSWERS
+    scene.contacts.handle(due, scene.now)
+    assert scene.outcomes[0] is Outcome.ANSWERS
+    assert not scene.contacts.is_msd_absent
