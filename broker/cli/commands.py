@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msd.wire.config.cli_flags import ConfigFlag, JsonFlag, PortsFlag, ServerFlags, VerboseFlag, with_server_flags
+from msd.wire.config.cli_flags import ConfigFlag, JsonFlag, ServerFlags, ServerPortsFlag, VerboseFlag, with_server_flags
 
 if TYPE_CHECKING:
     from msd.wire.config.invitations import Invitation
@@ -40,7 +40,7 @@ def serve(
     ] = None,
     path: Annotated[str | None, typer.Option("-f", metavar="PATH", help="Another file or folder to share.")] = None,
     host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address to listen on.")] = None,
-    ports: PortsFlag = None,
+    ports: ServerPortsFlag = None,
     rate: Annotated[
         str | None, typer.Option(metavar="R", help="Maximum bytes per second per worker, such as 25MiB.  [no limit]")
     ] = None,

@@ -32,7 +32,11 @@ class Ports(tuple[int, ...]):
 
 
 def _parse_ports(text: str) -> Ports:
-    ports = Ports(int(word) for word in text.split())
+    return Ports(int(word) for word in text.split())
+
+
+def _parse_client_ports(text: str) -> Ports:
+    ports = _parse_ports(text)
     if len(ports) < 2:
         raise typer.BadParameter("give the port of each worker and of server 5")
     return ports
@@ -41,11 +45,15 @@ def _parse_ports(text: str) -> Ports:
 ConfigFlag = Annotated[
     str | None, typer.Option("-c", "--config", metavar="FILE", help="Configuration file.  [./config.toml]")
 ]
+_PORTS_METAVAR, _PORTS_HELP = "P1 P2 P3 P4 P5", "Ports of the workers and of server 5."
 PortsFlag = Annotated[
     Ports | None,
-    typer.Option(
-        "-p", "--ports", metavar="P1 P2 P3 P4 P5", parser=_parse_ports, help="Ports of the workers and of server 5."
-    ),
+    typer.Option("-p", "--ports", metavar=_PORTS_METAVAR, parser=_parse_client_ports, help=_PORTS_HELP),
+]
+#: For the servers: one port if all workers join from elsewhere.
+ServerPortsFlag = Annotated[
+    Ports | None,
+    typer.Option("-p", "--ports", metavar=_PORTS_METAVAR, parser=_parse_ports, help=_PORTS_HELP),
 ]
 VerboseFlag = Annotated[
     bool, typer.Option("--verbose", help="Log events to standard error, one per line, with time and level.")

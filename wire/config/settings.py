@@ -202,8 +202,9 @@ class Config(Struct, frozen=True):
             for port in ports:
                 check_port(port, "ports")
             if count is not None and len(ports) != count + 1:
-                needed = "1 worker" if count == 1 else f"{count} workers"
-                problem = f"{needed} and server 5 need {count + 1} ports, but -p has {len(ports)}"
+                own = "1 worker" if count == 1 else f"{count} workers"
+                needed = f"{own} and server 5 need {count + 1} ports" if count else "server 5 alone needs 1 port"
+                problem = f"{needed}, but -p has {len(ports)}"
                 raise UsageError(f"{problem}: give as many, or another number of workers with -n")
             if len(ports) > MAX_WORKERS + 1:
                 raise UsageError(f"{len(ports)} ports: at most {MAX_WORKERS} workers and server 5 are allowed")
