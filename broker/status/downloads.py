@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Hashable, Mapping
+from itertools import count
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -81,6 +82,8 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
         super().__init__()
         #: The downloads of each sender, by session, in the order of their last messages; no sender has none.
         self._downloads: defaultdict[Hashable, OrderedDict[int, _Download]] = defaultdict(OrderedDict)
+        #: The ordinals of the running downloads, by the names of their clients; no name has none.
+        self._ordinals: defaultdict[str, set[int]] = defaultdict(set)
         self._requested = RequestedSelections()
         #: What ``lists`` has returned last, and until when.
         self._lists: tuple[list[DownloadStatus], list[RequestedSelection]] = ([], [])
@@ -116,7 +119,7 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
         """Returns the name of the client that ``sender`` is; empty if it is not known, or if there are several at the
         same address.
         """
-        names = {download.client for download in self._downloads.get(sender, {}).values()}
+        names = {download.name for download in self._downloads.get(sender, {}).values()}
         return names.pop() if len(names) == 1 else ""
 
     @property
@@ -145,7 +148,11 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
     def _assert_invariants(self) -> None:
         assert all(self._downloads.values())
         assert self._count == sum(map(len, self._downloads.values())) <= MAX_DOWNLOADS
-        for download in (d for downloads in self._downloads.values() for d in downloads.values()):
+        all_downloads = [d for downloads in self._downloads.values() for d in downloads.values()]
+        running = sorted((d.name, d.ordinal) for d in all_downloads if d.is_running)
+        assert running == sorted((name, each) for name, taken in self._ordinals.items() for each in taken)
+        assert all(self._ordinals.values())
+        for download in all_downloads:
             assert len(download.progress.selection.encode()) <= MAX_SELECTION_BYTES
             assert len(download.client.encode()) <= MAX_NAME_BYTES
             assert 0 < download.number <= self._last_number
@@ -157,7 +164,10 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
             self._count += 1
             self._last_number += 1
             self._lists_until = 0.0
-            download = downloads[progress.session] = _Download(self._last_number, event, now)
+            name = shortened(event.key_name or progress.name or event.host, MAX_NAME_BYTES)
+            download = downloads[progress.session] = _Download(
+                self._last_number, name, self._take_ordinal(name), event, now
+            )
             self._requested.on_download(download.progress.selection)
             more = progress.received
             self._forget_excess()
@@ -174,8 +184,21 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
         self._peer_bytes += progress.peer_bytes
         return [self._end(download, now)] if progress.state in ENDED else []
 
+    def _take_ordinal(self, name: str) -> int:
+        """Takes the least number that no running download of a client with this name has."""
+        taken = self._ordinals[name]
+        ordinal = next(ordinal for ordinal in count(1) if ordinal not in taken)
+        taken.add(ordinal)
+        return ordinal
+
+    def _release_ordinal(self, download: _Download) -> None:
+        self._ordinals[download.name].remove(download.ordinal)
+        if not self._ordinals[download.name]:
+            del self._ordinals[download.name]
+
     def _end(self, download: _Download, now: float, *, is_silent: bool = False) -> DownloadEnded:
         self._lists_until = 0.0
+        self._release_ordinal(download)
         if download.progress.state is DownloadState.DONE:
             self._done += 1
         else:
@@ -204,20 +227,27 @@ class Downloads(Core[DownloadsEvent, DownloadEnded]):
 
     def _forget(self, sender: Hashable, session: int) -> None:
         downloads = self._downloads[sender]
-        del downloads[session]
+        download = downloads.pop(session)
+        if download.is_running:
+            self._release_ordinal(download)
         self._count -= 1
         if not downloads:
             del self._downloads[sender]
 
 
 class _Download:
-    """A download: its number, its client, the last message, and when that arrived."""
+    """A download: its number, its client, the last message, and when that arrived. ``ordinal`` tells running downloads
+    of clients with the same ``name`` apart: clients that use the same link have the same key.
+    """
 
-    __slots__ = ("_received", "client", "heard_at", "host", "number", "progress", "rate")
+    __slots__ = ("_received", "client", "heard_at", "host", "name", "number", "ordinal", "progress", "rate")
 
-    def __init__(self, number: int, event: ProgressReceived, now: float) -> None:
+    def __init__(self, number: int, name: str, ordinal: int, event: ProgressReceived, now: float) -> None:
         self.number = number
-        self.client = shortened(event.key_name or event.progress.name or event.host, MAX_NAME_BYTES)
+        self.name = name
+        self.ordinal = ordinal
+        suffix = f"#{ordinal}" if ordinal > 1 else ""
+        self.client = shortened(name, MAX_NAME_BYTES - len(suffix)) + suffix
         self.host = event.host
         #: The seconds and the bytes received in the last messages, by the client's own clock: a stall of the broker
         #: does not matter. The first entry is where the window begins.
@@ -225,6 +255,10 @@ class _Download:
         if event.progress.seconds <= RATE_WINDOW_S:
             self._received.append((0.0, 0))
         self.update(event.progress, now)
+
+    @property
+    def is_running(self) -> bool:
+        return self.progress.state not in ENDED
 
     def update(self, progress: DownloadProgress, now: float) -> None:
         selection = shortened(progress.selection, MAX_SELECTION_BYTES)
