@@ -220,7 +220,9 @@ def test_wrong_credentials_are_said_when_the_servers_start(bucket: Bucket) -> No
     for url in (bucket.url(), bucket.url("film.bin")):
         ended = run_msd("serve", *port_flags(), "-f", url, env={**bucket.env, "AWS_SECRET_ACCESS_KEY": "another"})
         assert ended.returncode == 5
-        assert ended.stderr.startswith(f"msd: {url}: cannot be listed: 403 Forbidden: SignatureDoesNotMatch: ")
+        assert ended.stderr.startswith(
+            f"msd: {url} at {bucket.proxy.url}: cannot be listed: 403 Forbidden: SignatureDoesNotMatch: "
+        )
         assert len(ended.stderr.splitlines()) == 1
 
 
@@ -235,7 +237,7 @@ def test_a_store_that_is_away_is_said_when_the_servers_start(bucket: Bucket) -> 
     bucket.proxy.go_away()
     ended = run_msd("serve", *port_flags(), "-f", bucket.url())
     assert ended.returncode == 5
-    assert ended.stderr == f"msd: {bucket.url()}: cannot be listed: connection refused\n"
+    assert ended.stderr == f"msd: {bucket.url()} at {bucket.proxy.url}: cannot be listed: connection refused\n"
     bucket.proxy.come_back()
 
 

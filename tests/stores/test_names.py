@@ -76,7 +76,7 @@ def test_a_key_that_is_no_path_beside_all_others(key: str, bucket: Bucket) -> No
     ended = run_msd("serve", *port_flags(), "-f", bucket.url())
     assert ended.returncode == 5
     reason = f"it has the key {bucket.prefix}/{key}, which is no path"
-    assert ended.stderr == f"msd: {bucket.url()}: cannot be listed: {reason}\n"
+    assert ended.stderr == f"msd: {bucket.url()} at {bucket.proxy.url}: cannot be listed: {reason}\n"
 
 
 def test_a_key_that_is_the_folder_of_others(bucket: Bucket, serve: Serve) -> None:

@@ -52,6 +52,10 @@ class ObjectStore:
         self.url = url
         #: Versions of files in other stores have other numbers.
         self.device = _number(url.store)
+        #: Where an S3 store is, without user and password; empty if the provider's own address is used.
+        self.endpoint = ""
+        if url.scheme == "s3":
+            self.endpoint = re.sub("//[^/]*@", "//", _endpoint(settings))
         self._is_object: bool | None = None
         try:
             self._store = _open(url, settings)
@@ -202,10 +206,14 @@ def _number(text: str) -> int:
     return int.from_bytes(blake3(text.encode("utf-8", "surrogatepass")).digest(8), "big")
 
 
+def _endpoint(settings: Mapping[str, str]) -> str:
+    return settings.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
+
+
 def _open(url: StoreUrl, settings: Mapping[str, str]) -> Any:
     from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
-    endpoint = settings.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
+    endpoint = _endpoint(settings)
     allow_http = url.scheme == "http" or endpoint.startswith("http://")
     common: dict[str, Any] = {
         "client_options": {

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from msd.wire.config.store_urls import WEB
 from msd.wire.errors import DiskError, MsdError, SourceError, UsageError
 from msd.wire.protocol.messages import MAX_NAME
 from msd.wire.protocol.segments import MAX_FILE_SIZE
@@ -139,7 +140,9 @@ class _Scanner:
         except OSError as error:
             if error.errno == errno.ENOENT:
                 raise UsageError(f"{store.url}: there is no such object") from None
-            raise SourceError(f"{store.url}: cannot be listed: {error.strerror or error}") from None
+            place = f"{store.url} at {store.endpoint}" if store.endpoint else store.url
+            verb = "read" if store.url.scheme in WEB else "listed"
+            raise SourceError(f"{place}: cannot be {verb}: {error.strerror or error}") from None
         if not objects and store.url.path and not self._known:
             raise UsageError(f"{store.url}: there is no such object, and none below it")
         self._add_objects(f"{name}/" if name else "", objects)

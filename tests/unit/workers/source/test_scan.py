@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from msd.wire.config.store_urls import StoreUrl
 from msd.wire.errors import DiskError, SourceError, UsageError
 from msd.wire.support.presentable_names import presentable
 from msd.workers.source.catalogue import SharedFolder, Version
@@ -366,3 +368,18 @@ def test_a_url_without_objects_is_an_error_at_the_start_only(stores: LocalStores
             scan(share, stores=share.open_stores())
     share = share_of_stores("s3://empty")
     assert not scan(share, stores=share.open_stores()).files, "an empty bucket may fill"
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "verb"),
+    [("s3://films/new/", "s3://films/new/ at {}", "listed"), ("{}/film", "{}/film", "read")],
+)
+def test_a_store_that_cannot_be_reached_is_named_with_its_endpoint(url: str, place: str, verb: str) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{bound.getsockname()[1]}"
+        settings = {"endpoint": f"http://user:word@{server}", "access_key_id": "a", "secret_access_key": "secret"}
+        store = ObjectStore(StoreUrl.parse(url.format(f"http://{server}")), settings)
+        with pytest.raises(SourceError) as raised:
+            scan(share_of_stores("s3://films"), stores={"": store})
+    assert str(raised.value) == f"{place.format(f'http://{server}')}: cannot be {verb}: connection refused"
