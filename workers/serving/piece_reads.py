@@ -21,8 +21,9 @@ from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Core, TimePassed
 from msd.workers.source.source import Piece, PieceOrder, ReadRefused
 
-#: Maximum number of reads at once for each thing that they wait for.
-MAX_READS = 16
+#: Maximum number of pieces that are read at once for each thing that they wait for. It bounds the memory, and how fast
+#: a link must be so that no read takes too long.
+MAX_PIECES = 16
 
 J = TypeVar("J")
 Data = bytes | ReadRefused
@@ -81,8 +82,8 @@ class PieceReads(Core["JobArrived[J] | ReadEnded | TimePassed", "StartRead | Job
         self._cache: OrderedDict[Piece, bytes] = OrderedDict()
         self._cached = 0
         self._wanted: dict[Piece, _Wanted[J]] = {}
-        #: The pieces whose reads have not started, and the number of the reads that have not ended, by what they wait
-        #: for.
+        #: The pieces whose reads have not started, and the number of those whose reads have not ended, by what they
+        #: wait for.
         self._queues: defaultdict[str, dict[Piece, _Wanted[J]]] = defaultdict(dict)
         self._started: defaultdict[str, int] = defaultdict(int)
         #: How many pieces of hanging reads each file has, by its id.
@@ -90,7 +91,7 @@ class PieceReads(Core["JobArrived[J] | ReadEnded | TimePassed", "StartRead | Job
 
     def next_deadline(self, now: float) -> float | None:
         # Reads start once all jobs that have arrived together are known.
-        if any(queue and self._started[name] < MAX_READS for name, queue in self._queues.items()):
+        if any(queue and self._started[name] < MAX_PIECES for name, queue in self._queues.items()):
             return now
         return min((wanted.deadline for wanted in self._wanted.values() if wanted.deadline is not None), default=None)
 
@@ -131,7 +132,7 @@ class PieceReads(Core["JobArrived[J] | ReadEnded | TimePassed", "StartRead | Job
     def _start_reads(self, name: str, now: float) -> Iterator[StartRead | JobReady[J]]:
         """Starts the next reads for what has this name, as many as may run at once."""
         queue = self._queues[name]
-        while queue and self._started[name] < MAX_READS:
+        while queue and self._started[name] < MAX_PIECES:
             wanted = queue.pop(next(iter(queue)))
             piece = wanted.order.piece
             if piece.id in self._hanging:
@@ -141,17 +142,17 @@ class PieceReads(Core["JobArrived[J] | ReadEnded | TimePassed", "StartRead | Job
             together, size = [wanted], wanted.order.length
             while following := queue.get(Piece(piece.id, piece.index + len(together))):
                 size += following.order.length
-                if size > wanted.order.wait.joined_size:
+                if size > wanted.order.wait.joined_size or self._started[name] + len(together) == MAX_PIECES:
                     break
                 together.append(queue.pop(following.order.piece))
-            self._started[name] += 1
+            self._started[name] += len(together)
             for wanted in together:
                 wanted.has_started, wanted.deadline = True, now + wanted.order.wait.limit_s
             yield StartRead(tuple(wanted.order for wanted in together))
 
     def _on_ended(self, pieces: dict[Piece, Data]) -> list[StartRead | JobReady[J]]:
         ended = [self._wanted.pop(piece) for piece in pieces]
-        self._started[ended[0].order.wait.name] -= 1
+        self._started[ended[0].order.wait.name] -= len(ended)
         actions: list[StartRead | JobReady[J]] = []
         for wanted, (piece, data) in zip(ended, pieces.items(), strict=True):
             if wanted.deadline is None:
@@ -183,9 +184,7 @@ class PieceReads(Core["JobArrived[J] | ReadEnded | TimePassed", "StartRead | Job
         assert not self._cache.keys() & self._wanted.keys()
         for name, queue in self._queues.items():
             pieces = [wanted for wanted in self._wanted.values() if wanted.order.wait.name == name]
-            running = sum(wanted.has_started for wanted in pieces)
-            assert bool(running) == bool(self._started[name]), name
-            assert self._started[name] <= min(running, MAX_READS), name
+            assert self._started[name] == sum(wanted.has_started for wanted in pieces) <= MAX_PIECES, name
             assert [*queue.values()] == [wanted for wanted in pieces if not wanted.has_started], name
         started = [wanted for wanted in self._wanted.values() if wanted.has_started]
         hanging = [wanted.order.piece.id for wanted in started if wanted.deadline is None]

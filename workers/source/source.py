@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from msd.wire.protocol.segments import content_id, digest
 from msd.wire.protocol.states import RefusalReason
@@ -119,7 +120,9 @@ def read_pieces(source: Source, orders: Sequence[PieceOrder]) -> dict[Piece, byt
         elif isinstance(result, ReadRefused) and len(order.copies) == 1:
             pieces[order.piece] = result
         else:
-            pieces[order.piece] = read_piece(source, order)
+            # The other copies first.
+            copies = (*order.copies[1:], order.copies[0])
+            pieces[order.piece] = read_piece(source, replace(order, copies=copies))
     return pieces
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import TimePassed
-from msd.workers.serving.piece_reads import MAX_READS, JobArrived, JobReady, PieceReads, ReadEnded, StartRead
+from msd.workers.serving.piece_reads import MAX_PIECES, JobArrived, JobReady, PieceReads, ReadEnded, StartRead
 from msd.workers.source.source import Piece, PieceOrder, ReadRefused, Wait
 
 STORE, MOUNT = Wait("s3://films", 30.0, 64), Wait("/mnt/films", 10.0)
@@ -78,6 +78,16 @@ def test_what_is_read_together_is_limited(reads: PieceReads[str]) -> None:
     assert start(reads) == [(orders[0], orders[1]), (orders[2],)]
 
 
+def test_what_is_read_together_counts_piece_by_piece(reads: PieceReads[str]) -> None:
+    """Otherwise a slow link could not deliver all reads in time."""
+    orders = [order(1, index) for index in range(MAX_PIECES + 3)]
+    reads.handle(JobArrived("a", (order(2), *orders)), 0.0)
+    assert start(reads) == [(order(2),), (*orders[: MAX_PIECES - 1],)]
+    assert reads.next_deadline(0.0) == STORE.limit_s
+    reads.handle(ended(order(2), b""), 1.0)
+    assert start(reads) == [(orders[MAX_PIECES - 1],)]
+
+
 def test_on_a_mount_each_piece_is_read_alone(reads: PieceReads[str]) -> None:
     """A slow mount could not deliver all reads before they count as hanging if they were larger."""
     orders = [order(1, index, MOUNT) for index in range(3)]
@@ -107,14 +117,14 @@ def test_the_last_pieces_are_kept_and_refusals_are_not(reads: PieceReads[str]) -
 
 
 def test_each_store_or_mount_has_reads_of_its_own(reads: PieceReads[str]) -> None:
-    many = tuple(order(number) for number in range(MAX_READS + 1))
+    many = tuple(order(number) for number in range(MAX_PIECES + 1))
     reads.handle(JobArrived("a", many), 0.0)
-    assert len(start(reads)) == MAX_READS
+    assert len(start(reads)) == MAX_PIECES
     assert reads.next_deadline(0.0) == STORE.limit_s
     reads.handle(JobArrived("b", (order(99, wait=MOUNT),)), 0.0)
     assert start(reads) == [(order(99, wait=MOUNT),)]
     reads.handle(ended(many[3], b""), 0.0)
-    assert start(reads) == [(many[MAX_READS],)]
+    assert start(reads) == [(many[MAX_PIECES],)]
 
 
 def test_a_read_that_hangs_is_refused_and_so_is_its_file_until_it_ends(reads: PieceReads[str]) -> None:
@@ -133,7 +143,7 @@ def test_a_read_that_hangs_is_refused_and_so_is_its_file_until_it_ends(reads: Pi
 
 
 def test_a_piece_that_waited_behind_a_hanging_read_of_its_file_is_refused(reads: PieceReads[str]) -> None:
-    pieces = tuple(order(1, index, MOUNT) for index in range(MAX_READS + 1))
+    pieces = tuple(order(1, index, MOUNT) for index in range(MAX_PIECES + 1))
     reads.handle(JobArrived("a", pieces), 0.0)
     start(reads)
     reads.handle(TimePassed(), 10.0)
