@@ -7,10 +7,12 @@ that commands start fast.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+#: Type checkers take it for True. Importing ``typing`` would take longer than all the rest of this module, and every
+#: command begins here: an interrupt meanwhile could not be caught.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from msd.client.events import (
         Event,
         FileChanged,
@@ -97,6 +99,8 @@ _MODULES = (
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
+        from importlib import import_module
+
         for module in map(import_module, _MODULES):
             if hasattr(module, name):
                 return getattr(module, name)

@@ -114,9 +114,13 @@ def _run() -> int:
     except Exception as error:
         from msd.wire.errors import Interrupted, MsdError, OutputClosedError
 
-        # A signal may interrupt the standard library where it then fails itself: for example, the start of a thread.
-        if not isinstance(error, MsdError) and isinstance(error.__context__, Interrupted):
-            error = error.__context__
+        # A signal may interrupt the standard library where it then fails itself: for example, the start of a thread, or
+        # the definition of a class.
+        if not isinstance(error, MsdError):
+            if isinstance(error.__context__, KeyboardInterrupt):
+                return 130
+            if isinstance(error.__context__, Interrupted):
+                error = error.__context__
         if isinstance(error, OutputClosedError) and "--json" not in sys.argv:
             return error.exit_code
         if isinstance(error, MsdError):

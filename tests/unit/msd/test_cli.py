@@ -76,14 +76,17 @@ def test_the_messages_of_the_installed_typer_are_reworded(
     assert capsys.readouterr().err.rstrip("\n") == message
 
 
+@pytest.mark.parametrize(
+    "signalled", [Interrupted("interrupted: run the same command to resume", signal.SIGINT), KeyboardInterrupt()]
+)
 def test_a_signal_that_interrupts_the_start_of_a_thread_is_no_internal_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signalled: BaseException
 ) -> None:
     """``Thread.start`` fails itself if a signal handler raises an error in it, once the thread has begun."""
 
     def interrupted(*_: object, **__: object) -> None:
         try:
-            raise Interrupted("interrupted: run the same command to resume", signal.SIGINT)
+            raise signalled
         finally:
             starting: dict[str, None] = {}
             del starting["thread"]
