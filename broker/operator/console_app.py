@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import ClassVar
 
 from textual.app import App, ComposeResult
@@ -133,6 +133,8 @@ class ConsoleApp(App[int]):
         self._filter_line = FilterLine()
         #: The panel that has the focus, or had it before the filter.
         self._focused_view: RowsView = self._workers_view
+        #: The panel and the key of the row that the dialog with details is about.
+        self._detailed: tuple[RowsView, Hashable] = self._workers_view, None
         #: Called once the console controls the terminal.
         self.on_start: Callable[[], None] = lambda: None
 
@@ -179,7 +181,9 @@ class ConsoleApp(App[int]):
             self._report_failure("t toggles one worker: select its row first")
 
     def action_show_details(self) -> None:
-        if paragraphs := self._focused_view.details(self._known):
+        view = self._focused_view
+        if paragraphs := view.details(self._known):
+            self._detailed = view, view.selected
             self.push_screen(Details(paragraphs, *self.size))
 
     def action_filter(self) -> None:
@@ -301,6 +305,7 @@ class ConsoleApp(App[int]):
         with self.batch_update():
             self._draw_bars()
             self._draw_panels()
+            self._draw_details()
 
     def _draw_bars(self) -> None:
         width = self.size.width
@@ -338,6 +343,12 @@ class ConsoleApp(App[int]):
                 shown.show(places[panel], framed=screen.is_framed)
             else:
                 shown.hide()
+
+    def _draw_details(self) -> None:
+        """Updates the dialog with details. If its row has gone, the dialog shows what was known last."""
+        view, key = self._detailed
+        if isinstance(dialog := self.screen, Details) and view.selected == key:
+            dialog.update(view.details(self._known), *self.size)
 
     def _update(self, selector: str, text: str) -> None:
         """Updates a line if it has changed."""

@@ -122,6 +122,18 @@ class Details(_Text):
     """
 
     def __init__(self, paragraphs: Sequence[str], width: int, height: int) -> None:
+        super().__init__(self._fitted(paragraphs, width, height))
+
+    def update(self, paragraphs: Sequence[str], width: int, height: int) -> None:
+        """Shows what is known now."""
+        text = self._fitted(paragraphs, width, height)
+        if text != self._text:
+            self._text = text
+            for static in self.query(Static):  # None before the dialog is composed.
+                static.update(text)
+
+    @staticmethod
+    def _fitted(paragraphs: Sequence[str], width: int, height: int) -> str:
         width, height = min(width, MAX_COLUMNS), height - BOX_LINES
         text = _wrapped([*paragraphs, CLOSE], width)
         if text.count("\n") >= height:
@@ -129,7 +141,7 @@ class Details(_Text):
             while len(lines) > 1 and sum(map(len, lines)) >= height:
                 lines.pop()
             text = "\n".join([*(line for paragraph in lines for line in paragraph), CLOSE])
-        super().__init__(text)
+        return text
 
 
 class LinkShown(_Text):

@@ -104,6 +104,7 @@ class SnapshotBuilder:
                     bytes_sent=worker.heartbeat.load.bytes_sent,
                     # The last rate of a silent worker is stale.
                     rate=self._meters[worker.number].rate if worker.state is WorkerState.AWAKE else 0.0,
+                    limit=self._config.workers[worker.number - 1].rate if worker.process is not None else 0,
                     complaints=worker.complaints,
                     complainants=self.complaints.clients(worker.number),
                     malformed_messages=worker.heartbeat.load.malformed_messages,
@@ -139,7 +140,7 @@ def as_json(status: Status) -> Mapping[str, object]:
             "epoch",
             "restarts",
         ),
-        *("clients", "bytes_sent", "rate"),
+        *("clients", "bytes_sent", "rate", "limit"),
         *("complaints", "complainants", "garbage", "refused", "uptime", "reason"),
     )
     workers = [

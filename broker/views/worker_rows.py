@@ -156,6 +156,7 @@ def worker_details(row: Row, *, current: bool = True) -> list[str]:
     """Returns everything known about a worker, one paragraph an entry. Its state with the full reason comes first."""
     worker = row.worker
     counts = [clients_served(worker.clients), f"{format_rate(worker.rate)} at present"]
+    counts += [f"limited to {format_rate(worker.limit)}"] if worker.limit else []
     counts += [f"{worker.bytes_sent:,} bytes sent", *failure_counts(worker)]
     return [
         f"Worker {_label(row)}: {state_text(row, current=current)}",

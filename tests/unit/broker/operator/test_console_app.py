@@ -225,6 +225,19 @@ def test_enter_says_why_a_worker_does_not_serve_and_toggles_nothing() -> None:
     run_console(steps)
 
 
+def test_the_details_follow_the_state_of_their_row() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.pilot.press("down", "enter")
+        await driver.expect("Worker 2: Alive")
+        failed = with_worker(snapshot(WorkerState.AWAKE, WorkerState.FAILED), 2, reason="exited with code 1")
+        await driver.receive(failed, "Worker 2: Failed: exited with code 1")
+        await driver.expect("It does not serve: its process has ended too often.")
+        await driver.receive(snapshot(WorkerState.AWAKE), "1 of 1 alive")
+        assert "Worker 2: Failed: exited with code 1" in driver.text, "its row has gone"
+
+    run_console(steps)
+
+
 def test_64_workers_scroll_on_a_terminal_of_80_by_24() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         status = snapshot(*[WorkerState.AWAKE] * 4)
