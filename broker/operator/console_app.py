@@ -131,8 +131,8 @@ class ConsoleApp(App[int]):
             Panel.COMMAND: self._command_view,
         }
         self._filter_line = FilterLine()
-        #: The panel that has the focus, or had it before the filter.
-        self._focused_view: RowsView = self._workers_view
+        #: See ``_focused_view``.
+        self._last_focused_view: RowsView = self._workers_view
         #: The panel and the key of the row that the dialog with details is about.
         self._detailed: tuple[RowsView, Hashable] = self._workers_view, None
         #: Called once the console controls the terminal.
@@ -159,8 +159,16 @@ class ConsoleApp(App[int]):
         if isinstance(self.focused, RowsView):
             if self._filter_line.display:  # A click has taken the focus from it.
                 self._filter_line.close()
-            self._focused_view = self.focused
             self._draw()
+
+    @property
+    def _focused_view(self) -> RowsView:
+        """The panel that has the focus, or had it before the filter. The event of the focus comes too late: the next key
+        may already be waiting.
+        """
+        if self.screen_stack and isinstance(focused := self.screen_stack[0].focused, RowsView):
+            self._last_focused_view = focused
+        return self._last_focused_view
 
     # Keys.
 

@@ -347,6 +347,18 @@ def test_s_sorts_the_rows_of_the_focused_panel() -> None:
     run_console(steps)
 
 
+def test_keys_typed_in_one_burst_reach_the_panel_that_has_the_focus_by_then() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        downloads = [download(number=1, client="fast", received=1), download(number=2, client="big", rate=1.0)]
+        await driver.receive(report(snapshot(), downloads=downloads), "fastest first")
+        for key in ("tab", "s"):
+            driver.app.post_message(Key(key, None))
+        await driver.expect("most bytes first")
+        assert "Workers: 4 workers, by number" in driver.text
+
+    run_console(steps)
+
+
 def test_the_selection_stays_when_a_worker_changes_its_state() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         await driver.pilot.press("down")
