@@ -163,8 +163,8 @@ class ConsoleApp(App[int]):
 
     @property
     def _focused_view(self) -> RowsView:
-        """The panel that has the focus, or had it before the filter. The event of the focus comes too late: the next key
-        may already be waiting.
+        """The panel that has the focus, or had it before the filter. The event of the focus comes too late: the next
+        key may already be waiting.
         """
         if self.screen_stack and isinstance(focused := self.screen_stack[0].focused, RowsView):
             self._last_focused_view = focused

@@ -31,6 +31,7 @@ class SnapshotBuilder:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._limits = {number: worker.rate for number, worker in enumerate(config.workers, 1)}
         self._epoch = secrets.randbits(62)
         self._seq = 0
         self._meters: defaultdict[int, SteadyRate] = defaultdict(SteadyRate)
@@ -104,7 +105,7 @@ class SnapshotBuilder:
                     bytes_sent=worker.heartbeat.load.bytes_sent,
                     # The last rate of a silent worker is stale.
                     rate=self._meters[worker.number].rate if worker.state is WorkerState.AWAKE else 0.0,
-                    limit=self._config.workers[worker.number - 1].rate if worker.process is not None else 0,
+                    limit=self._limits.get(worker.number, 0) if worker.process is not None else 0,
                     complaints=worker.complaints,
                     complainants=self.complaints.clients(worker.number),
                     malformed_messages=worker.heartbeat.load.malformed_messages,

@@ -266,8 +266,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One worker in a snapshot. ``host`` is the one from which it joined; empty for a worker that the broker started.
     ``key`` is its own public key; empty if it uses that of the broker, or no keys. ``catalogue`` and ``files`` are what
     it serves. ``complainants`` are the clients with the most complaints. ``rate`` is its recent sending rate in bytes
-    a second, and ``limit`` the most that the broker lets it send, 0 if the broker sets no limit. ``uptime`` is the age of its process in seconds, or the time since it joined if the broker did not start
-    it.
+    a second, and ``limit`` the most that the broker lets it send, 0 without a limit. ``uptime`` is the age of its
+    process in seconds, or the time since it joined if the broker did not start it.
     """
 
     number: Number

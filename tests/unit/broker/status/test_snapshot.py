@@ -250,6 +250,7 @@ def test_the_json_of_a_worker_has_the_values_of_the_snapshot() -> None:
         "clients": 0,
         "bytes_sent": 0,
         "rate": 0.0,
+        "limit": 0,
         "complaints": 0,
         "complainants": [],
         "garbage": 0,

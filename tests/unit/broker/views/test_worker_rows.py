@@ -317,3 +317,10 @@ def test_the_details_of_a_lost_worker_say_why_and_not_since_when_it_has_joined()
     text = " ".join(worker_details(lost))
     assert text.startswith("Worker 5 (attic): Lost: its key was revoked It does not serve")
     assert "10.0.0.7:21018 · joined from 10.0.0.7 0 clients served" in text
+
+
+def test_the_details_name_the_rate_limit_of_a_worker() -> None:
+    row = joined_row()
+    limited = replace(row, worker=replace(row.worker, limit=25 << 20))
+    assert "limited to 25.0 MiB/s" in " ".join(worker_details(limited))
+    assert "limited" not in " ".join(worker_details(row))
