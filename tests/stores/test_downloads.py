@@ -97,12 +97,14 @@ def test_a_worker_reads_many_segments_at_once_where_the_store_is_slow_to_answer(
 
     def answer_later(request: Request, forward: Forward) -> Answer:
         nonlocal running, most
+        start, end = request.range or (0, 0)
+        segments = -(-(end - start) // MIB)
         with lock:
-            running += 1
+            running += segments
             most = max(most, running)
         time.sleep(0.05)
         with lock:
-            running -= 1
+            running -= segments
         return forward(request)
 
     bucket.proxy.fault = answer_later
