@@ -41,6 +41,7 @@ from msd.broker.operator.terminal_sharing import TerminalSharing
 from msd.broker.status.history import History
 from msd.broker.status.worker_names import known_workers, worker_label
 from msd.broker.views import headline
+from msd.broker.views.client_rows import recent_use
 from msd.broker.views.panel_layout import WIDE, Panel, Screen, Wish, arrange
 from msd.broker.views.status_table import SuggestedCommand, suggested_command
 from msd.wire.config.invitations import Invitation
@@ -224,8 +225,8 @@ class ConsoleApp(App[int]):
         self.terminal.leave(stop=True)
 
     async def action_quit(self) -> None:
-        clients = self.history.status.clients if self.history.status else 0
-        if not self._owns_servers or not clients or self.history.lost_at is not None:
+        use = recent_use(self.history)
+        if not self._owns_servers or not use or self.history.lost_at is not None:
             self.exit(0)
             return
 
@@ -233,9 +234,7 @@ class ConsoleApp(App[int]):
             if confirmed:
                 self.exit(0)
 
-        # A worker cannot tell a client that was killed from one that is quiet.
-        served = f"{clients:,} client{' was' if clients == 1 else 's were'} served in the last 30 s."
-        self.push_screen(Question(f"{served} Stop the servers anyway?"), on_answer)
+        self.push_screen(Question(f"{use} Stop the servers anyway?"), on_answer)
 
     def action_show_help(self) -> None:
         link = "link for a client" if self._invite is not None else "command for a client"

@@ -110,7 +110,7 @@ class Help(_Text):
         leave = "leave this console; the servers keep running"
         text = HELP.format(
             link=f"copy and show the {link}, for a friend",
-            quit="stop the servers; asks first if clients were served lately" if owns_servers else leave,
+            quit="stop the servers; asks first if clients came lately" if owns_servers else leave,
             interrupt="stop the servers at once" if owns_servers else leave,
         )
         super().__init__(text)

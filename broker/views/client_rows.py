@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msd.broker.status.downloads import ENDED, SILENT_S
+from msd.broker.status.history import History
 from msd.broker.views.columns import Cells, Column, fit, heading, line
 from msd.broker.views.panel_text import Line, PanelText, Tone, matches, note, titles
 from msd.wire.protocol.messages import DownloadStatus
@@ -68,6 +69,21 @@ def receivers_line(downloads: Sequence[DownloadStatus], receivers: int) -> str:
         return f"{number} a complete download"
     verified = f"{sum(shares) // len(shares)} % verified on average ({min(shares)} to {max(shares)} %)"
     return f"{number}: {len(shares):,} still downloading, {verified}"
+
+
+def recent_use(history: History) -> str:
+    """Returns a sentence about the downloads that run or, if none does, about the clients of the last 30 s; empty if
+    there were none.
+    """
+    ended = sum(each.state in ENDED for each in history.downloads)
+    if running := len(history.downloads) - ended:
+        return f"{format_count(running, 'download')} {'is' if running == 1 else 'are'} running."
+    # A client that has ended is not served any more, and a worker cannot tell one that was killed from one that is
+    # quiet. Some clients report no download.
+    clients = max(ended, history.status.clients if history.status is not None else 0)
+    return f"{format_count(clients, 'client')} {'was' if clients == 1 else 'were'} connected in the last 30 s." * (
+        clients > 0
+    )
 
 
 def clients_panel(

@@ -450,7 +450,7 @@ def test_with_clients_q_asks_and_only_y_quits() -> None:
         await driver.receive(snapshot(clients=2), "2 clients served")
         for key in ("n", "escape", "q"):
             await driver.pilot.press("q")
-            await driver.expect("2 clients were served in the last 30 s. Stop the servers anyway?")
+            await driver.expect("2 clients were connected in the last 30 s. Stop the servers anyway?")
             await driver.pilot.press("1")  # must not reach the console behind the dialog
             await driver.pilot.press(key)
             await driver.wait_until("the question to close", lambda: len(driver.app.screen_stack) == 1)

@@ -6,11 +6,21 @@ from typing import Any
 
 import pytest
 
-from msd.broker.views.client_rows import FASTEST, ORDERS, client_details, clients_panel, downloads_table, receivers_line
+from msd.broker.status.history import History
+from msd.broker.views.client_rows import (
+    FASTEST,
+    ORDERS,
+    client_details,
+    clients_panel,
+    downloads_table,
+    receivers_line,
+    recent_use,
+)
 from msd.broker.views.panel_text import Tone
 from msd.wire.protocol.messages import DownloadStatus
 from msd.wire.protocol.states import DownloadState
 from msd.wire.support.units import format_time
+from tests.unit.snapshots import report, snapshot
 
 MIB, GIB = 1 << 20, 1 << 30
 WIDTH = 80
@@ -169,6 +179,21 @@ def test_the_time_of_a_download_that_has_ended_stands_still() -> None:
     text = " ".join(client_details(ended, 1000.0))
     assert f"from {format_time(965.0)} to {format_time(974.9)}, for 0:10" in text
     assert "passed on what it had to other clients" in text
+
+
+def test_running_downloads_count_before_clients_that_were_connected() -> None:
+    """Downloads that have ended are in the report for 30 s; the clients of a snapshot include refused attempts."""
+
+    def use(clients: int, *downloads: DownloadStatus) -> str:
+        history = History()
+        history.on_report(report(snapshot(clients=clients), downloads=[*downloads]), 0.0)
+        return recent_use(history)
+
+    ended = download(number=2, state=DownloadState.DONE)
+    assert use(2, download(), ended) == "1 download is running."
+    assert use(0, ended) == "1 client was connected in the last 30 s."
+    assert use(2, ended) == "2 clients were connected in the last 30 s."
+    assert use(0) == recent_use(History()) == ""
 
 
 def test_the_number_of_receivers_and_how_far_they_are_is_one_line() -> None:
