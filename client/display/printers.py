@@ -88,8 +88,6 @@ class LinePrinter:
         self._lines = _EventLines("stderr")
         #: None while no file has failed.
         self._failures: FailureLines | None = None
-        #: True if the lines about failed files are followed by others.
-        self._repeats_failures = False
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, FilesStarted) and event.dry_run:
@@ -98,7 +96,6 @@ class LinePrinter:
             self._on_file(event)
         elif not self._quiet and (self._metrics or not isinstance(event, Progress)) and (line := event_lines(event)):
             self._lines.print(line)
-            self._repeats_failures = self._failures is not None
 
     def _on_file(self, event: FileResult) -> None:
         if event.outcome is Outcome.FAILED:
@@ -115,8 +112,6 @@ class LinePrinter:
         finally:
             if not self._quiet:
                 print_result(report)
-            if self._failures is not None and self._repeats_failures:
-                print_line("\n".join(self._failures.lines), sys.stderr)
 
     def close(self, timeout: float | None = CLOSE_TIMEOUT_S) -> None:
         self._lines.close(timeout)

@@ -402,14 +402,12 @@ def test_failures_are_printed_as_they_come_and_then_the_result(capsys: pytest.Ca
     assert out == "3 files, 5 B verified in 0.00 s (2 fetched, 1 failed): out\n  waited 2.0 s\n"
 
 
-def test_failures_are_repeated_below_the_result_if_other_lines_followed_them(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_failures_are_printed_once_even_if_other_lines_follow(capsys: pytest.CaptureFixture[str]) -> None:
     printer = LinePrinter(quiet=False)
     printer.on_event(failed("a"))
     printer.on_event(Syncing())
     printer.on_done(FILES_REPORT)
-    assert capsys.readouterr().err == "msd: out/a exists (--force)\nsyncing to disk\nmsd: out/a exists (--force)\n"
+    assert capsys.readouterr().err == "msd: out/a exists (--force)\nsyncing to disk\n"
 
 
 def test_a_dry_run_has_no_metric_lines(capsys: pytest.CaptureFixture[str]) -> None:
