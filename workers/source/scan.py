@@ -10,6 +10,7 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 #: The permissions of the folders of a store.
 FOLDER_MODE = 0o755
+#: The paths of the indexes that msd keeps beside the objects: see ``ObjectStore.index_key``. They are no files of the
+#: user, so they are neither shared nor counted.
+OWN_INDEX = re.compile(r"(^|/)\.msd/(index|[^/]+\.index)$")
 
 
 class Scan(NamedTuple):
@@ -133,6 +137,8 @@ class _Scanner:
                 return
             objects: dict[str, Version] = {}
             for path, found in store.list():
+                if OWN_INDEX.search(path):
+                    continue
                 if isinstance(found, Version):
                     objects[path] = found
                 else:

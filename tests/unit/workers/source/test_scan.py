@@ -325,6 +325,16 @@ def test_objects_of_stores_have_the_names_of_files_and_their_folders(stores: Loc
     assert {*result.folders} == {"new/", "new/deep/", "new/deep/er/", "new/.hidden/"}
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_indexes_that_msd_keeps_are_neither_shared_nor_counted(stores: LocalStores, hidden: bool) -> None:
+    stores.put("new/film", b"content")
+    for url in ("s3://films", "s3://films/new/", "s3://films/new/film"):
+        stores.put(stores.open(url).index_key, b"index")
+    share = share_of_stores("s3://films", hidden=hidden)
+    result = scan(share, stores=share.open_stores())
+    assert ({*result.files}, {*result.folders}, result.left_out) == ({"new/film"}, {"new/"}, {})
+
+
 def test_an_object_that_is_the_folder_of_others_is_left_out(
     stores: LocalStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
