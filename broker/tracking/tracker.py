@@ -43,7 +43,7 @@ MAX_PROBES, MAX_PROBES_OF_HOST = 48, 4
 #: Seconds that an attempt may take; and the first attempt while more holders wait than may be tried at the same time.
 #: Those that cannot be reached would delay all others: if they are half of 1,000, by 10 s.
 PROBE_S, HURRIED_PROBE_S = 1.0, 0.25
-#: The maximum number of holders that wait for an attempt and are looked at after each event.
+#: The maximum number of holders of each queue that wait for an attempt and are looked at after each event.
 MAX_LOOKED_AT = 16
 #: Seconds until another attempt to reach a holder that was not reached, or that did not answer others: doubled each
 #: time.
@@ -169,9 +169,11 @@ class Tracker(Core[Event, Action]):
         self._reached: dict[bytes, list[_Place]] = {}
         #: The number of records of each plan, key and network.
         self._counts: Counter[tuple[str, object]] = Counter()
-        #: The records that wait for an attempt, in this order: those that were not tried yet first. The attempts in
-        #: progress, each with the network, and their number for each network.
-        self._waiting: OrderedDict[_Place, None] = OrderedDict()
+        #: The records that wait for the first attempt, and those that wait for another one: each queue in this order,
+        #: and the first queue before the second one.
+        self._untried: OrderedDict[_Place, None] = OrderedDict()
+        self._retries: OrderedDict[_Place, None] = OrderedDict()
+        #: The attempts in progress, each with the network, and their number for each network.
         self._probes: dict[_Place, str] = {}
         self._probes_of_network: Counter[str] = Counter()
         self._complaints = Complaints()
@@ -211,8 +213,9 @@ class Tracker(Core[Event, Action]):
             is_reached = record.state is HolderState.REACHED
             assert (record.index >= 0) == is_reached, (place, record)
             assert not is_reached or self._reached[place[0]][record.index] == place, (place, record)
-            assert record.state is not HolderState.WAITING or place in self._waiting, (place, record)
-            assert place not in self._waiting or record.state in TRIED, (place, record)
+            is_waiting = place in self._untried or place in self._retries
+            assert record.state is not HolderState.WAITING or is_waiting, (place, record)
+            assert not is_waiting or record.state in TRIED, (place, record)
             assert record.state is not HolderState.PROBED or place in self._probes, (place, record)
         assert counts == self._counts
         for bound, count in counts.items():
@@ -221,7 +224,8 @@ class Tracker(Core[Event, Action]):
         assert {*reached} == {place for place, r in self._records.items() if r.state is HolderState.REACHED}
         assert len(reached) == len({*reached})
         assert all(self._reached.values())
-        assert self._waiting.keys() <= self._records.keys()
+        assert self._untried.keys() | self._retries.keys() <= self._records.keys()
+        assert not self._untried.keys() & self._retries.keys()
         assert len(self._probes) <= MAX_PROBES
         assert Counter(self._probes.values()) == self._probes_of_network
         assert max(self._probes_of_network.values(), default=0) <= MAX_PROBES_OF_HOST
@@ -257,13 +261,12 @@ class Tracker(Core[Event, Action]):
                 return
             record = self._records[place] = _Record(announcer, announcer.network, now)
             self._counts.update(bounds)
-            self._waiting[place] = None
-            self._waiting.move_to_end(place, last=False)
+            self._untried[place] = None
         if self._complaints.is_banned(_identity_of(place[1]), now):
             self._ban(place, record)
         elif record.state is HolderState.BANNED or (record.state is HolderState.FAILED and now >= record.retry_at):
             record.state = HolderState.WAITING
-            self._waiting[place] = None
+            self._retries[place] = None
         record.expires_at = now + INTERVALS_KEPT * self._interval
         self._records.move_to_end(place)
 
@@ -283,7 +286,7 @@ class Tracker(Core[Event, Action]):
     def _forget_expired(self, now: float) -> None:
         while self._records and (record := self._records[place := next(iter(self._records))]).expires_at <= now:
             self._leave_reached(place, record)
-            self._waiting.pop(place, None)
+            self._leave_queues(place)
             for bound in _bounded_by(place, record.announcer):
                 self._counts[bound] -= 1
                 if not self._counts[bound]:
@@ -293,15 +296,18 @@ class Tracker(Core[Event, Action]):
     # Who can be reached.
 
     def _start_probes(self) -> Iterator[Probe]:
-        for place in [*islice(self._waiting, MAX_LOOKED_AT)]:
+        looked_at = [
+            (queue, place) for queue in (self._untried, self._retries) for place in islice(queue, MAX_LOOKED_AT)
+        ]
+        for queue, place in looked_at:
             record = self._records[place]
             if len(self._probes) >= MAX_PROBES:
                 return
             if place in self._probes or self._probes_of_network[record.network] >= MAX_PROBES_OF_HOST:
-                self._waiting.move_to_end(place)
+                queue.move_to_end(place)
                 continue
-            is_hurried = not record.failures and len(self._waiting) > MAX_PROBES
-            del self._waiting[place]
+            is_hurried = not record.failures and len(self._untried) + len(self._retries) > MAX_PROBES
+            del queue[place]
             if record.state is HolderState.WAITING:
                 record.state = HolderState.PROBED
             self._probes[place] = record.network
@@ -341,7 +347,7 @@ class Tracker(Core[Event, Action]):
         if not record.accuser:
             record.accuser = network
             return
-        self._waiting[place] = None
+        self._retries[place] = None
         self._postpone(record, now)
 
     def _counts_silent(self, network: str, now: float) -> bool:
@@ -373,8 +379,12 @@ class Tracker(Core[Event, Action]):
 
     def _ban(self, place: _Place, record: _Record) -> None:
         self._leave_reached(place, record)
-        self._waiting.pop(place, None)
+        self._leave_queues(place)
         record.state = HolderState.BANNED
+
+    def _leave_queues(self, place: _Place) -> None:
+        self._untried.pop(place, None)
+        self._retries.pop(place, None)
 
     def _leave_reached(self, place: _Place, record: _Record) -> None:
         """Takes a holder from the list of those that are handed out, if it is there."""

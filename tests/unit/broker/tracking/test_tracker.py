@@ -416,6 +416,29 @@ def test_many_holders_that_cannot_be_reached_delay_others_by_little() -> None:
     assert [probe.seconds for probe in probes[tried:]] == [PROBE_S] * MAX_PROBES
 
 
+def test_holders_are_tried_in_the_order_in_which_they_come_although_too_many_come() -> None:
+    """The ones that come later do not delay those before them."""
+    instance = Tracker(lambda count: 0)
+    started: list[Probe] = []
+
+    def feed(event: Event) -> None:
+        started.extend(action for action in instance.handle(event, 100.0) if isinstance(action, Probe))
+
+    def announce(number: int) -> None:
+        message = Announce(rid=1, plan=PLAN, units=1, endpoint="*:4000", key=key_of(number))
+        feed(Announced(message, announcer_of(number)))
+
+    for number in range(2 * MAX_PROBES):
+        announce(number)
+    last = 2 * MAX_PROBES - 1
+    for number in range(MAX_PROBES):
+        for more in range(2):
+            announce(1000 + 2 * number + more)
+        feed(Probed(started[number].plan, started[number].holder, is_reached=False))
+    assert holder_of(last) in [probe.holder for probe in started]
+    instance.check_invariants()
+
+
 @pytest.mark.parametrize("bound", ["plan", "key", "network"])
 def test_the_number_of_holders_is_limited(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tracker._BOUNDS, bound, 3)
