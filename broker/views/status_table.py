@@ -103,6 +103,8 @@ def suggested_command(servers: Servers, status: Status, hosts: Sequence[str] = (
         notes.append("NAME stands for a shared file or folder; msd list shows them.")
     if server5.is_loopback:
         notes.append("Only clients on this machine can use the address; for others, start msd serve with -a.")
+    if key is not None:
+        notes.append("The client needs a key that is admitted. For one without, run msd invite NAME: it makes a link.")
     command = _download_command(server5, workers if has_only_own else (), status.files, key)
     title = f"Command for a client{' on this machine' if server5.is_loopback else ''}"
     return SuggestedCommand(title, command, tuple(notes))

@@ -218,6 +218,16 @@ def test_the_row_of_a_worker_that_has_joined_ends_with_its_name_and_host() -> No
     assert lost[-4].endswith(f"Status: Dead To shut down/wake up enter 5 (attic on 10.0.0.7, lost: {reason})")
 
 
+def test_with_keys_a_note_says_how_a_client_without_one_gets_a_link() -> None:
+    credentials = Credentials(KeyPair(b"p" * 32, b"s" * 32), b"k" * 32)
+    endpoint = Endpoint("127.0.0.1", 39223)
+    with_keys = suggested_command(Servers(endpoint, {}, pinned=False, credentials=credentials), status())
+    without = suggested_command(Servers(endpoint, {}, pinned=False), status())
+    assert [note for note in with_keys.notes if note not in without.notes] == [
+        "The client needs a key that is admitted. For one without, run msd invite NAME: it makes a link."
+    ]
+
+
 @pytest.mark.parametrize("server5", ["127.0.0.1", "192.168.1.5"])
 def test_the_client_command_names_only_server_5_if_workers_have_joined(server5: str) -> None:
     servers = Servers(Endpoint(server5, 39223), {}, pinned=False)
