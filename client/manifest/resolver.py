@@ -421,5 +421,7 @@ class ManifestResolver(Core[Event, Action]):
 
                 return other_file_error(version, other, name)
             return NotFoundError(f"no worker shares version {version}: msd list --json shows the ids")
+        # The name of a folder ends in a slash. Only the one that was asked for matters here.
+        shared_names += [entry.name for entry in entries if entry.is_folder and entry.name == f"{name}/"]
         error = DeletedError if self._was_described else NotFoundError
         return error(f"{name!r} is not shared", name=name, names=shared_names)

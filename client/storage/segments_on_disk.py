@@ -102,6 +102,8 @@ def disk_error(path: Path, error: OSError) -> DiskError:
         errno.EFBIG: ": choose a file system that can store files of this size",
         errno.ENAMETOOLONG: ": choose a shorter name",
         errno.EACCES: ": choose a folder that you can write to",
+        # Nothing can be created in the folders of /proc, for example.
+        errno.ENOENT: ": choose another folder",
         errno.EROFS: ": choose a folder on a writable disk",
     }.get(error.errno or 0, "")
     arguments = ("output",) if hint.startswith(": choose") else ()

@@ -102,7 +102,7 @@ def _run() -> int:
         sys.stdout.flush()
         return code
     except typer.TyperException as error:
-        where = context.command_path if (context := getattr(error, "ctx", None)) else "msd"
+        where = context.command_path if (context := getattr(error, "ctx", None)) else _failed_command()
         return _fail(f"{_reworded(error.format_message().rstrip('.'), where)} (see {where} --help)", 2)
     except (KeyboardInterrupt, typer.Abort):
         return 130
@@ -167,6 +167,12 @@ def _reworded(message: str, command: str) -> str:
         if match := re.fullmatch(pattern, message, re.DOTALL):
             return match.expand(text)
     return message
+
+
+def _failed_command() -> str:
+    """Returns the command whose help explains an error of which Typer does not say where it occurred."""
+    names = {command.name for command in app.registered_commands}
+    return f"msd {sys.argv[1]}" if len(sys.argv) > 1 and sys.argv[1] in names else "msd"
 
 
 def _unregister_other_commands(name: str) -> None:

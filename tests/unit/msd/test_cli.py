@@ -64,8 +64,8 @@ def test_a_message_of_typer_is_reworded(message: str, command: str, shown: str) 
     [
         ([], "msd: a command is needed (see msd --help)"),
         (["verify"], "msd: PATH is missing (see msd verify --help)"),
-        (["download", "--id"], "msd: --id needs a value (see msd --help)"),
-        (["download", "--json=1"], "msd: --json takes no value (see msd --help)"),
+        (["download", "--id"], "msd: --id needs a value (see msd download --help)"),
+        (["download", "--json=1"], "msd: --json takes no value (see msd download --help)"),
     ],
 )
 def test_the_messages_of_the_installed_typer_are_reworded(

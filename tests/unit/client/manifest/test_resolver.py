@@ -570,6 +570,18 @@ def test_the_error_for_an_unknown_name_has_the_shared_names() -> None:
     assert (action.error.name, action.error.names) == ("Sta.mp4", ["Star.mp4", "Moon.avi"])
 
 
+def test_the_error_for_the_name_of_a_folder_has_that_folder() -> None:
+    scene = Scene("photos", workers=1)
+    scene.connect(1)
+    scene.refuse(1)
+    folders = [Entry(name=name, size=0, mtime_ns=0, id=None) for name in ("music/", "photos/")]
+    page = CataloguePage(rid=1, epoch=1, catalogue=b"", entries=folders, more=False)
+    (action,) = scene.handle(scene.received(1, page))
+    assert isinstance(action, Fail)
+    assert isinstance(action.error, NotFoundError)
+    assert action.error.names == ["photos/"]
+
+
 def test_waiting_for_names_is_no_busy_loop() -> None:
     scene = Scene(workers=4)
     scene.connect(1)

@@ -119,3 +119,12 @@ def test_the_lock_decides_where_the_system_lists_no_locks(
     with pytest.raises(DiskError, match="another download is writing to this file"):
         open_part_file(tmp_path / "film.mp4", folder)
     os.close(file.fd)
+
+
+def test_a_folder_in_which_nothing_can_be_created_is_an_error_with_an_advice() -> None:
+    folder = os.open("/proc", os.O_PATH)
+    try:
+        with pytest.raises(DiskError, match=r"^/proc/\.x\.msd-part: No such file or directory: choose another folder$"):
+            open_part_file(Path("/proc/x"), folder)
+    finally:
+        os.close(folder)
