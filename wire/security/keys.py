@@ -14,6 +14,7 @@ decides which connections are admitted.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -281,7 +282,7 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise _disk_error(path, error) from None
+        raise _write_error(path, error) from None
     _check_private(path)
 
 
@@ -307,7 +308,13 @@ def _write(path: Path, text: str, mode: int) -> None:
     try:
         replace_file(path, text.encode("ascii"), mode=mode, sync=True)
     except OSError as error:
-        raise _disk_error(path, error) from None
+        raise _write_error(path, error) from None
+
+
+def _write_error(path: Path, error: OSError) -> DiskError:
+    is_unwritable = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
+    hint = ": make its folder writable, or set [broker] keys in config.toml to another one" if is_unwritable else ""
+    return DiskError(f"{_disk_error(path, error)}{hint}")
 
 
 def _disk_error(path: Path, error: Exception) -> DiskError:

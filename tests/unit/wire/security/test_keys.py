@@ -525,3 +525,8 @@ def test_a_damaged_pair_is_an_error_when_selected(folder: KeyFolder) -> None:
     (folder.path / "server.key").write_text("damaged")
     with pytest.raises(MsdError):
         select_credentials(folder, None)
+
+
+def test_the_error_about_a_folder_that_cannot_be_made_says_what_to_do() -> None:
+    with pytest.raises(DiskError, match=r"^/proc/msd: .*: make its folder writable, or set \[broker\] keys "):
+        KeyFolder(Path("/proc/msd")).init()
