@@ -130,11 +130,14 @@ def _draw(data: ChartData, title: str) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE, layout="constrained")
-    rates, marks, verified = figure.subplots(3, 1, sharex=True, height_ratios=(5, 2, 2))
+    # Without marks, a panel for them would be empty.
+    heights = (5, 2, 2) if data.marks else (7, 2)
+    rates, *marks, verified = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     workers = [band for band in data.rates if band not in (OTHERS, PEERS)]
     colours = {**dict(zip(workers, COLOURS, strict=False)), OTHERS: OTHERS_COLOUR, PEERS: PEERS_COLOUR}
     _draw_rates(rates, data, colours)
-    _draw_marks(marks, data, colours)
+    for axes in marks:
+        _draw_marks(axes, data, colours)
     _draw_verified(verified, data, colours)
     figure.suptitle(_shorten(title), fontsize=11)
     return figure

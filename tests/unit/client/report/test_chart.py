@@ -87,6 +87,11 @@ def test_of_many_workers_only_those_with_marks_have_a_row(report: dict[str, Any]
     assert "<!-- 18 -->" not in drawn
 
 
+def test_the_panel_of_the_workers_is_left_out_if_it_would_be_empty(report: dict[str, Any]) -> None:
+    assert "<!-- worker -->" in draw(report, "run.svg").decode()
+    assert "<!-- worker -->" not in draw({**report, "events": steady(8, MB)}, "run.svg").decode()
+
+
 def test_a_failed_download_is_drawn_up_to_its_end(report: dict[str, Any]) -> None:
     error = {"code": 7, "message": "gave up after 3 s without progress"}
     assert draw({"version": 1, "error": error, "events": report["events"]}, "run.svg")
