@@ -49,7 +49,7 @@ from msd.wire.errors import MsdError, UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.own_addresses import hosts_for_others
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.net.ports import hold_port
+from msd.wire.net.ports import check_address, hold_port
 from msd.wire.protocol.child_messages import Indexed, ShareSettings
 from msd.wire.protocol.messages import (
     Accepted,
@@ -105,6 +105,8 @@ class Broker:
         share = share_settings(config) if config.workers else None
         if share is None and config.paths:
             raise UsageError("a broker without workers shares nothing: leave out the path, or start workers with -n")
+        # Before keys are made: the address may be mistyped.
+        check_address(config.status)
         _make_missing_keys(config, output)
         self._config = config
         self._output = output

@@ -70,6 +70,16 @@ def hold_port(endpoint: Endpoint, purpose: str) -> HeldPort:
     return HeldPort(lock, holder)
 
 
+def check_address(endpoint: Endpoint) -> None:
+    """Raises ``UsageError`` if this machine does not have the address of ``endpoint``. Uses none of its ports."""
+    family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as bound:
+            bound.bind(endpoint.at_port(0).socket_address)
+    except OSError as error:
+        raise listen_error(endpoint, "server 5", error.errno or 0) from None
+
+
 def is_held(endpoint: Endpoint) -> bool:
     """True if a process of this machine has reserved ``endpoint``, or its port on all addresses."""
     names = {_lock_name(held) for held in (endpoint, Endpoint("*", endpoint.port))}

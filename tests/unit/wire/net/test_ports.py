@@ -12,7 +12,7 @@ from msd.wire.errors import UsageError
 from msd.wire.net import ports
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.port_users import PortUse, PortUser
-from msd.wire.net.ports import PortInUseError, explain_use, hold_port, is_held, listen_error
+from msd.wire.net.ports import PortInUseError, check_address, explain_use, hold_port, is_held, listen_error
 from tests.processes import free_ports
 
 LOOPBACK = "127.0.0.1"
@@ -163,3 +163,9 @@ def test_a_held_port_is_known_to_others(port: int) -> None:
         assert is_held(endpoint)
         assert not is_held(endpoint.at_port(port // 10))
     assert not is_held(endpoint)
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    check_address(Endpoint("127.0.0.1", 21018))
+    with pytest.raises(UsageError, match=r"^192\.0\.2\.1 is not an address of this machine: give one of its "):
+        check_address(Endpoint("192.0.2.1", 21018))
