@@ -546,7 +546,7 @@ def test_only_operators_see_what_the_clients_download(harness: Harness) -> None:
         assert harness.receive(message, sender=Sender(Role.CLIENT, key, name, "127.0.0.1")) == []
     # A worker's key does not download.
     assert harness.receive(message, sender=WORKER) == []
-    for sender, clients in ((OPERATOR, ["laptop", "eve@pc", "eve@pc"]), (CLIENT, [])):
+    for sender, clients in ((OPERATOR, ["laptop", "eve@pc", "eve@pc#2"]), (CLIENT, [])):
         (report,) = harness.receive(StatusRequest(rid=1), sender=sender)
         assert isinstance(report, StatusReport)
         assert [download.client for download in report.downloads] == clients
