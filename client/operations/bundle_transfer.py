@@ -57,24 +57,30 @@ class BundleTransfer(UnitGroup):
 
     def data_of(self, start: int, length: int, reply: Segment | Bundle, payload: memoryview) -> memoryview:
         """Returns the requested bytes of the unit, with zeros for the files that are refused; none if a file has
-        another length than it should have.
+        another length than it should have. A worker does not know the length of a file that is unknown to it: instead
+        of that file, more of the last one may come.
         """
         assert isinstance(reply, Bundle)
         first = bisect_right(self._bounds, start) - 1
         if length == self.sizes[0] and self._lengths == reply.lengths and set(reply.statuses) == {FILE_OK}:
             return payload
-        data, position = bytearray(), 0
+        data, position, has_refused, has_unknown = bytearray(), 0, False, False
         for number, (status, sent) in enumerate(zip(reply.statuses, reply.lengths, strict=True), first):
             expected = min(self._bounds[number + 1], start + length) - max(self._bounds[number], start)
             if status != FILE_OK:
                 self._refused.add(number)
                 data += bytes(expected)
-            elif sent != expected:
-                return memoryview(b"")
-            else:
-                data += payload[position : position + sent]
+                has_refused, has_unknown = True, has_unknown or status == RefusalReason.UNKNOWN
+            elif sent == expected or (sent > expected and has_unknown):
+                data += payload[position : position + expected]
                 position += sent
-        return payload if position == len(data) == length else memoryview(data)
+            else:
+                return memoryview(b"")
+        return memoryview(data) if has_refused else payload
+
+    def refused_bytes(self, start: int, length: int) -> int:
+        ends = ((self._bounds[number], self._bounds[number + 1]) for number in self._refused)
+        return sum(max(0, min(end, start + length) - max(begin, start)) for begin, end in ends)
 
     def refusal_of(self, reply: Bundle, *, of_peer: bool) -> RefusalReason | None:
         """Another worker, perhaps on another host, may have all of the files. Which files are not to be had, a peer

@@ -353,7 +353,7 @@ class Transfer(Task):
             self._emit_worker(worker, "unavailable", reason)
 
     def _on_data(self, group: UnitGroup, index: int, part: RequestUnit, data: memoryview, received: int) -> None:
-        """Handles the ``data`` of a part, of which ``received`` bytes were received: refused files have none."""
+        """Handles the ``data`` of a part, for which ``received`` bytes were received: none for refused files."""
         worker, unit, size = part.worker, part.unit, group.sizes[index]
         if worker in self._pool.read_errors:
             del self._pool.read_errors[worker]
@@ -375,7 +375,7 @@ class Transfer(Task):
                 self._on_corrupt([worker], index, received, *corrupt)
                 self._schedule(scheduler_events.UnitCorrupt(worker, unit))
         elif len(data) == part.length:
-            new = max(0, missing - (len(data) - received))
+            new = max(0, missing - group.refused_bytes(part.start, part.length))
             self.wasted += received - new
             self._parts.add(worker, unit, size, part.start, data, new=new)
             self._count_arrival(worker, new)

@@ -59,6 +59,10 @@ class UnitGroup:
         """Returns the bytes that were requested; another number of bytes if the worker is faulty."""
         raise NotImplementedError
 
+    def refused_bytes(self, start: int, length: int) -> int:  # noqa: ARG002
+        """Returns how many of these bytes of a unit belong to files that are refused."""
+        return 0
+
     def refusal_of(self, reply: Bundle, *, of_peer: bool) -> RefusalReason | None:
         """Returns the reason if the worker has sent nothing that was requested, None if it has sent something."""
         raise NotImplementedError

@@ -36,9 +36,17 @@ class Scene:
             give_back=lambda entry: self.given_back.append(entry.name),
         )
 
-    def receive(self, data: bytes, *lengths: int, start: int = 0, length: int = len(DATA), refused: int = -1) -> bytes:
+    def receive(
+        self,
+        data: bytes,
+        *lengths: int,
+        start: int = 0,
+        length: int = len(DATA),
+        refused: int = -1,
+        reason: RefusalReason = RefusalReason.CHANGED,
+    ) -> bytes:
         """Returns the bytes of the unit in a reply. The file with the position ``refused`` in the reply is refused."""
-        statuses = ["changed" if position == refused else FILE_OK for position in range(len(lengths))]
+        statuses = [reason.value if position == refused else FILE_OK for position in range(len(lengths))]
         reply = Bundle(rid=1, epoch=7, statuses=statuses, lengths=[*lengths])
         return bytes(self.bundle.data_of(start, length, reply, memoryview(data)))
 
@@ -94,6 +102,19 @@ def test_a_file_that_is_refused_in_one_part_is_given_back(scene: Scene) -> None:
     assert (len(first), len(second)) == (15, 20)
     scene.take(first + second)
     assert scene.given_back == ["b"]
+
+
+def test_instead_of_an_unknown_file_more_of_the_last_one_may_come(scene: Scene) -> None:
+    """The worker does not know how long the unknown file is, and sends as many bytes as are requested."""
+    part = scene.receive(DATA[10:28], 0, 18, length=18, refused=0, reason=RefusalReason.UNKNOWN)
+    assert part == bytes(10) + DATA[10:18]
+    assert [scene.bundle.refused_bytes(*place) for place in ((0, 35), (4, 2), (8, 20), (10, 25))] == [10, 2, 2, 0]
+    scene.take(part + scene.receive(DATA[18:], 12, 5, start=18, length=17))
+    assert scene.saved == {"b": CONTENTS["b"], "c": CONTENTS["c"]}
+    assert scene.given_back == ["a"]
+    other = Scene()
+    assert other.receive(DATA[10:28], 0, 18, length=18, refused=0) == b"", "the length of a changed file is known"
+    assert other.receive(DATA[10:17], 0, 7, length=18, refused=0, reason=RefusalReason.UNKNOWN) == b""
 
 
 @pytest.mark.parametrize("lengths", [(20, 10, 5), (10, 25, 0), (10, 20, 4)])
