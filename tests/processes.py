@@ -238,7 +238,7 @@ class System(Process):
 
     def wait_until_ready(self) -> Self:
         def ready() -> bool:
-            assert self.process.poll() is None, self.err.text
+            assert self.process.poll() is None, (self.process.returncode, self.err.text)
             return any(line.startswith("ready") for _, line in [*self.out.lines])
 
         wait_for("ready", ready)

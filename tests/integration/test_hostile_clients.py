@@ -711,7 +711,8 @@ def test_only_the_client_with_the_revoked_key_is_disconnected(
         assert alice.wait() == 4
         assert time.monotonic() - revoked < 2 + 2, "two more seconds, because this machine may be busy"
         assert alice.verified_bytes < path.stat().st_size
-        assert [other.process.poll() for other in others] == [None, None]
+        # On a busy machine, they may be complete.
+        assert {other.process.poll() for other in others} <= {None, 0}
         keys.key_folder("servers").admit((keys.key_folder("operator").path / "operator.pub").read_text(), Role.CLIENT)
 
         def is_denied() -> bool:
