@@ -238,7 +238,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, P
 def test_the_longest_name_is_resumed_and_completed(shared: tuple[System, Path], tmp_path: Path) -> None:
     system, path = shared
     output = tmp_path / ("x" * 255)
-    with system.download("-o", str(output)) as client:
+    # Slow enough to be killed in the middle on a busy machine, too.
+    with system.download("-o", str(output), "--max-rate", "1MiB") as client:
         client.wait_until_verified(0.2)
         client.process.kill()
         client.wait()
