@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from msd.client.scheduling.worker_pace import STORE_AHEAD
+from msd.workers.indexing.object_hasher import RANGE_SIZE
 from msd.workers.serving.fair_queue import MAX_IN_FLIGHT
+from msd.workers.source.store_files import JOINED_SIZE
 from tests.hosts import Broker
 from tests.processes import MIB, Download, Process, Serve
 from tests.stores.conftest import Bucket, environment
@@ -93,6 +95,8 @@ def test_a_worker_reads_many_segments_at_once_where_the_store_is_slow_to_answer(
     content = rng.randbytes(128 * MIB)
     bucket.put("film.bin", content)
     system = serve(bucket.url("film.bin"))
+    assert len(bucket.proxy.reads("film.bin")) <= len(content) // RANGE_SIZE + 2, "it is indexed in ranges"
+    bucket.proxy.exchanges.clear()
     lock, running, most = threading.Lock(), 0, 0
 
     def answer_later(request: Request, forward: Forward) -> Answer:
@@ -113,6 +117,8 @@ def test_a_worker_reads_many_segments_at_once_where_the_store_is_slow_to_answer(
     assert (tmp_path / "copy").read_bytes() == content
     assert not done["wasted_bytes"]
     assert 2 * (1 + STORE_AHEAD) < most <= 4 * MAX_IN_FLIGHT
+    ranges = [wanted for wanted in bucket.proxy.reads("film.bin") if wanted is not None]
+    assert sum(end - start == JOINED_SIZE for start, end in ranges) > len(ranges) // 4, "segments are read together"
 
 
 def test_a_worker_needs_little_memory_beside_its_cache(
