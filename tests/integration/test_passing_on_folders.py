@@ -119,7 +119,9 @@ def test_a_receiver_that_is_killed_leaves_no_process_and_serves_again_what_it_ha
     """
     size = sum(path.stat().st_size for path in shared.rglob("*") if path.is_file())
     system = serve(shared, "--rate", "1MiB")
-    with receive(system, tmp_path, "first") as first, receive(system, tmp_path, "second") as second:
+    # Slow enough to find the first one in time on a busy machine, too.
+    slow = receive(system, tmp_path, "second", "--max-rate", "2MiB")
+    with receive(system, tmp_path, "first") as first, slow as second:
         first.wait_until_verified(0.5)
         wait_for("passing on", lambda: received_from_peers(second))
         _, child = process_and_children(first.pid)
@@ -130,8 +132,11 @@ def test_a_receiver_that_is_killed_leaves_no_process_and_serves_again_what_it_ha
     assert folders_equal(shared, tmp_path / "second")
     with receive(system, tmp_path, "first", "--keep-serving", "10m") as first:
         wait_until_serving(first)
-        with receive(system, tmp_path, "third") as third:
+        # Slow enough not to end before, and to have asked the workers for the digests of all files: peers do not say
+        # what is right.
+        with receive(system, tmp_path, "third", "--max-rate", "4MiB") as third:
             wait_for("a peer", lambda: [e for e in third.events_of("worker") if e["name"].startswith("peer")])
+            third.wait_until_verified(0.2)
             system.put_to_sleep(1, 2, 3, 4)
             assert from_peers(summary(third)) > size // 2
         first.signal(signal.SIGTERM)
