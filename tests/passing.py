@@ -64,6 +64,11 @@ ODD_FILES = {
 FILES = 43 + len(ODD_FILES)
 
 
+def receiver_welcome(rid: int) -> Welcome:
+    """The answer of a receiver to ``hello``."""
+    return Welcome(rid=rid, version=PROTOCOL_VERSION, epoch=7, number=1, files=1, catalogue=b"", features=[PASSES_ON])
+
+
 def make_folder(folder: Path) -> Path:
     """Makes large and small files, empty ones, unusual names, sizes around the limit of bundles. Returns the folder."""
     rng = random.Random(1)
@@ -170,16 +175,7 @@ class WrongReceiver:
             request = decode(frame, DataRequest)
             match request:
                 case Hello(rid=rid):
-                    welcome = Welcome(
-                        rid=rid,
-                        version=PROTOCOL_VERSION,
-                        epoch=7,
-                        number=1,
-                        files=1,
-                        catalogue=b"",
-                        features=[PASSES_ON],
-                    )
-                    self._send(ident, encode(welcome))
+                    self._send(ident, encode(receiver_welcome(rid)))
                 case Holds(rid=rid):
                     self._send(ident, encode(Held(rid=rid, epoch=7, plan=self._plan)), b"\xff" * 20)
                 case Get(rid=rid, id=id, index=index, start=start, length=length):

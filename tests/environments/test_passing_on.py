@@ -71,6 +71,19 @@ def share_of_peers(reports: list[dict[str, Any]]) -> float:
     return float(sum(size for name, size in sent if name.startswith("peer")) / total)
 
 
+def check(reports: list[dict[str, Any]], alone: float, size: int, limit: float, least: float) -> None:
+    """The slowest receiver took at most ``limit`` times as long as one ``alone`` (seconds), and at least the share
+    ``least`` of the bytes came from peers. Each has received ``size`` bytes.
+    """
+    slowest = max(float(done["seconds"]) for done in reports)
+    share = share_of_peers(reports)
+    wasted = sum(done["wasted_bytes"] for done in reports) / (len(reports) * size)
+    print(f"{len(reports)} receivers: {slowest / alone:.2f} × one alone ({alone:.1f} s), {share:.0%} from peers,")
+    print(f"{wasted:.1%} arrived twice")
+    assert slowest / alone <= limit
+    assert share >= least
+
+
 @pytest.mark.parametrize(
     ("sources", "receivers", "size", "rate", "limit", "least"),
     [
@@ -87,13 +100,7 @@ def test_receivers_pass_on_what_they_have(
             seconds = float(alone.wait_until_done(120)["seconds"])
         reports = net.receive_all("--pass-on")
     assert all(files_equal(path, tmp_path / f"copy-{number}") for number in range(receivers))
-    slowest = max(float(done["seconds"]) for done in reports)
-    share = share_of_peers(reports)
-    wasted = sum(done["wasted_bytes"] for done in reports) / (receivers * size)
-    print(f"{receivers} receivers: {slowest / seconds:.2f} × one alone ({seconds:.1f} s), {share:.0%} from peers,")
-    print(f"{wasted:.1%} arrived twice")
-    assert slowest / seconds <= limit
-    assert share >= least
+    check(reports, seconds, size, limit, least)
 
 
 @pytest.mark.soak
@@ -119,13 +126,7 @@ def test_receivers_pass_on_a_folder(
         downloads = [stack.enter_context(net.receive(n, ".", "--update", "--pass-on")) for n in range(receivers)]
         reports = [summary(download, 180) for download in downloads]
     assert all(folders_equal(shared, tmp_path / f"copy-{number}") for number in range(receivers))
-    slowest = max(float(done["seconds"]) for done in reports)
-    share = share_of_peers(reports)
-    wasted = sum(done["wasted_bytes"] for done in reports) / (receivers * size)
-    print(f"{receivers} receivers: {slowest / seconds:.2f} × one alone ({seconds:.1f} s), {share:.0%} from peers,")
-    print(f"{wasted:.1%} arrived twice")
-    assert slowest / seconds <= limit
-    assert share >= least
+    check(reports, seconds, size, limit, least)
     assert reports[-1]["reused_bytes"] >= 2 * MIB
 
 

@@ -15,21 +15,18 @@ from msd.wire.net.monitor import ConnectionEvent
 from msd.wire.net.sockets import tune
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
-    PASSES_ON,
-    PROTOCOL_VERSION,
     Announce,
     DataRequest,
     Hello,
     Holder,
     Holders,
     Rejected,
-    Welcome,
 )
 from msd.wire.protocol.segments import cut
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.security.keys import Credentials, KeyPair, Role
 from tests.hostile_clients import Keyring, Peer
-from tests.passing import from_peers, get, holders, wait_until_serving
+from tests.passing import from_peers, get, holders, receiver_welcome, wait_until_serving
 from tests.processes import MIB, TIMEOUT, Download, Serve, Source, System, files_equal, wait_for
 
 
@@ -168,16 +165,7 @@ class Router:
         ident, frame = self.socket.recv_multipart()
         request = decode(frame, DataRequest)
         assert isinstance(request, Hello)
-        welcome = Welcome(
-            rid=request.rid,
-            version=PROTOCOL_VERSION,
-            epoch=7,
-            number=1,
-            files=1,
-            catalogue=b"",
-            features=[PASSES_ON],
-        )
-        self.socket.send_multipart([ident, encode(welcome)])
+        self.socket.send_multipart([ident, encode(receiver_welcome(request.rid))])
 
     def was_contacted(self) -> bool:
         """True if a process has connected, at least with TCP."""
